@@ -1,0 +1,1 @@
+//! Mainstay: chaos.
