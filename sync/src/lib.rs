@@ -1,1 +1,8 @@
-//! Mainstay: sync.
+//! One replica's volume: capture, log, objects, and their replication.
+//!
+//! A service's writes are captured by a FUSE mount as [`op::Record`]s, made durable in the log,
+//! streamed to the followers, and only then applied to plain files, the objects. Leader and
+//! follower keep the same two things, a log and the objects, and use the same applier.
+
+pub mod op;
+pub mod position;
