@@ -4,5 +4,7 @@
 //! streamed to the followers, and only then applied to plain files, the objects. Leader and
 //! follower keep the same two things, a log and the objects, and use the same applier.
 
+pub mod image;
+pub mod journal;
 pub mod op;
 pub mod position;
