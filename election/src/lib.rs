@@ -1,1 +1,3 @@
-//! Mainstay: election.
+//! Who leads: coordinators, the election machine and its runner.
+
+pub mod coordinator;
