@@ -4,7 +4,9 @@
 //! streamed to the followers, and only then applied to plain files, the objects. Leader and
 //! follower keep the same two things, a log and the objects, and use the same applier.
 
+pub mod capture;
 pub mod image;
 pub mod journal;
+pub mod namespace;
 pub mod op;
 pub mod position;
