@@ -226,7 +226,7 @@ impl Mount {
         MountStats {
             unanswered: self.capture.door.unanswered(),
             unapplied_bytes: live.bytes_unapplied(),
-            files: live.tree.len() as u64,
+            files: live.tree.files() as u64,
             serving,
         }
     }

@@ -169,7 +169,8 @@ pub(super) fn detach(point: &Path) -> Result<(), Errno> {
 fn topmost(point: &Path) -> io::Result<Option<Line>> {
     let table = fs::read(MOUNTS)?;
     let lines = table.split(|byte| *byte == b'\n').filter_map(parse);
-    Ok(lines.filter(|line| line.point == point).last())
+    // Later lines lie on top of earlier ones.
+    Ok(lines.filter(|line| line.point == point).next_back())
 }
 
 /// `36 35 98:0 /root /point options [tags] - kind source options`

@@ -118,7 +118,7 @@ impl Capture {
             total,
             free: free.saturating_sub(under_way),
             available,
-            files: live.tree.len() as u64,
+            files: live.tree.files() as u64,
         })
     }
 

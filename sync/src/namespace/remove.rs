@@ -44,7 +44,7 @@ pub fn rmdir(
     if kind != Kind::Directory {
         return Err(Errno::NOTDIR);
     }
-    if !tree.is_empty(id) {
+    if !tree.is_childless(id) {
         return Err(Errno::NOTEMPTY);
     }
     let changes = vec![

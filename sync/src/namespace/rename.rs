@@ -90,7 +90,7 @@ fn replace(
         match (directory, is_directory(attributes(tree, target)?)) {
             (true, false) => return Err(Errno::NOTDIR),
             (false, true) => return Err(Errno::ISDIR),
-            (true, true) if !tree.is_empty(target) => return Err(Errno::NOTEMPTY),
+            (true, true) if !tree.is_childless(target) => return Err(Errno::NOTEMPTY),
             (true, true) => gained -= 1,
             (false, false) => {}
         }

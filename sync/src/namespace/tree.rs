@@ -208,7 +208,7 @@ impl Tree {
 
     /// Whether the directory `id` has no entries.
     #[must_use]
-    pub fn is_empty(&self, id: FileId) -> bool {
+    pub fn is_childless(&self, id: FileId) -> bool {
         self.directory(id).is_none_or(|directory| directory.by_name.is_empty())
     }
 
@@ -235,7 +235,7 @@ impl Tree {
 
     /// How many files there are.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn files(&self) -> usize {
         self.nodes.len()
     }
 
