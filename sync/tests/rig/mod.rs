@@ -28,7 +28,7 @@ use objects::TestObjects;
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// After which a test that still runs has its mount taken away.
-const WATCHDOG: Duration = Duration::from_secs(400);
+const WATCHDOG: Duration = Duration::from_secs(180);
 
 /// A gate that a test opens and shuts.
 pub struct Switch(AtomicBool);
