@@ -6,10 +6,10 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 
-use rig::{PATIENCE, Rig, eventually};
+use rig::{PATIENCE, Rig, eventually, in_child, order};
 
 /// Runs `work` in a thread that tells when it is done.
 fn in_background<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Receiver<T> {
@@ -132,32 +132,28 @@ fn a_mapped_file_lives_on_without_a_name() {
 }
 
 const STORED: &[u8] = b"over";
-const MAPPING: &str = "MAINSTAY_TEST_MAPPING";
 
-/// Starts this test binary again as a process that maps `path`.
+/// Starts a process that maps `path`.
 ///
 /// Not in this process: `munmap` of dirty pages waits for their write-back with the address
 /// space locked, and the mount's threads, being in the same one, could not serve it.
 fn mapping_child(what: &str, path: &Path) -> Child {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "mapping_child_process", "--nocapture"]).stdin(Stdio::null());
-    command.env(MAPPING, format!("{what}:{}", path.display())).spawn().unwrap()
+    in_child("mapping_child_process", what, path)
 }
 
 /// No test of its own: what [`mapping_child`] runs.
 #[test]
 fn mapping_child_process() {
-    let Ok(order) = std::env::var(MAPPING) else { return };
-    let (what, path) = order.split_once(':').unwrap();
-    let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let Some((what, path)) = order() else { return };
+    let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
     let map = Mapping::new(&file, 8192);
     drop(file);
     map.store(4094, STORED);
-    match what {
+    match what.as_str() {
         "msync" => map.sync(),
         "unlink" => {
-            fs::remove_file(path).unwrap();
-            fs::write(path, "new").unwrap();
+            fs::remove_file(&path).unwrap();
+            fs::write(&path, "new").unwrap();
             map.store(0, b"still there");
             map.sync();
             assert_eq!(map.load(0, 11), b"still there");

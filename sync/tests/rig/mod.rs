@@ -13,6 +13,7 @@ pub mod rows;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -158,6 +159,23 @@ impl Drop for Rig {
         // The mount under test may be the one that fails to go.
         while is_mounted(&self.place) && unmount(&self.place, UnmountFlags::DETACH).is_ok() {}
     }
+}
+
+/// What a process that [`in_child`] started is asked to do.
+const ORDER: &str = "MAINSTAY_TEST_ORDER";
+
+/// Starts this test binary again, to run only the test `name`, which does as [`order`] says.
+pub fn in_child(name: &str, order: &str, path: &Path) -> Child {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", name, "--nocapture"]).env(ORDER, order).env(ORDER_PATH, path);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap()
+}
+
+const ORDER_PATH: &str = "MAINSTAY_TEST_PATH";
+
+/// What this process was started for by [`in_child`]; `None` in a test run.
+pub fn order() -> Option<(String, PathBuf)> {
+    Some((std::env::var(ORDER).ok()?, std::env::var_os(ORDER_PATH)?.into()))
 }
 
 /// Whether the mount table names `place`.
