@@ -10,7 +10,7 @@ use std::path::Path;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use rustix::fs::{XattrFlags, lgetxattr, llistxattr};
+use rustix::fs::{lgetxattr, llistxattr};
 
 use ops::{Op, Side};
 use rig::Rig;
@@ -126,7 +126,7 @@ fn look(path: &Path, at: &fs::Metadata) -> Seen {
         mode: at.mode(),
         owner: (at.uid(), at.gid()),
         nlink: at.nlink(),
-        size: (!at.is_dir()).then(|| at.len()),
+        size: (!at.is_dir()).then_some(at.len()),
         mtime: set.then(|| (at.mtime(), at.mtime_nsec())),
         xattrs: xattrs(path),
         content,
@@ -154,7 +154,3 @@ fn xattrs(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
     };
     names.map(|name| (name.to_vec(), value(name))).collect()
 }
-
-/// The flags are only named here so that both files agree on where they come from.
-pub const XATTR_MODES: [XattrFlags; 3] =
-    [XattrFlags::empty(), XattrFlags::CREATE, XattrFlags::REPLACE];

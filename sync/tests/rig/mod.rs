@@ -61,8 +61,7 @@ impl Rig {
     /// `None`: this machine cannot mount, which was said aloud.
     pub fn new(test: &str) -> Option<Rig> {
         if let Some(reason) = unable() {
-            // Past libtest's capture, so that a run that tested nothing does not look green.
-            let _ = writeln!(std::io::stderr(), "SKIPPED: {test}: {reason}");
+            skipped(test, reason);
             return None;
         }
         let dir = tempfile::tempdir().unwrap();
@@ -182,6 +181,11 @@ pub fn order() -> Option<(String, PathBuf)> {
 pub fn is_mounted(place: &Path) -> bool {
     let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     table.lines().any(|line| line.split(' ').nth(4).is_some_and(|at| Path::new(at) == place))
+}
+
+/// Says past libtest's capture that `test` did not run: that must not look green.
+pub fn skipped(test: &str, reason: &str) {
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {test}: {reason}");
 }
 
 /// Polls until `is_so`.

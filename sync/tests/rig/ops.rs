@@ -213,7 +213,8 @@ impl Op {
             76..79 => {
                 let name = xattr_name(random);
                 let value = (0..random.random_range(0..60)).map(|_| random.random()).collect();
-                let flags = crate::XATTR_MODES[random.random_range(0..3)];
+                let all = [XattrFlags::empty(), XattrFlags::CREATE, XattrFlags::REPLACE];
+                let flags = all[random.random_range(0..all.len())];
                 Op::SetXattr { path: at, name, value, flags }
             }
             79..80 => Op::RemoveXattr { path: at, name: xattr_name(random) },
