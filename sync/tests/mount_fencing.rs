@@ -4,8 +4,6 @@ mod rig;
 
 use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -15,36 +13,8 @@ use mainstay_sync::journal::Refused;
 use mainstay_sync::position::Epoch;
 use rig::journal::TestJournal;
 use rig::objects::TestObjects;
+use rig::service::Service;
 use rig::{Rig, eventually, in_child, is_mounted, order};
-
-/// A process that can be left to hang in the mount, and is killed with the test.
-struct Service(Child);
-
-impl Service {
-    /// Runs `script` with `path` as its `$1`.
-    fn start(script: &str, path: &Path) -> Service {
-        let mut command = Command::new("/bin/sh");
-        command.args(["-c", script, "sh"]).arg(path).current_dir("/");
-        let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        Service(quiet.spawn().unwrap())
-    }
-
-    fn is_running(&mut self) -> bool {
-        self.0.try_wait().unwrap().is_none()
-    }
-
-    fn end(&mut self) -> ExitStatus {
-        eventually("the service ends", || self.0.try_wait().unwrap().is_some());
-        self.0.wait().unwrap()
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        // Not waited for: in a test that failed it may hang until the mount is gone.
-        let _ = self.0.kill();
-    }
-}
 
 fn unanswered(rig: &Rig) -> u64 {
     rig.mount.as_ref().unwrap().stats().unanswered
@@ -69,7 +39,7 @@ fn a_shut_gate_answers_nothing_until_the_abort() {
     rig.gate.set(true);
     assert!(services.iter_mut().all(Service::is_running));
     for service in &mut services {
-        service.0.kill().unwrap();
+        service.kill();
     }
     let mount = rig.mount.as_ref().unwrap();
     mount.abort().unwrap();

@@ -4,23 +4,12 @@ mod rig;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::Child;
-use std::sync::mpsc::{Receiver, TryRecvError, channel};
 
-use rig::{PATIENCE, Rig, eventually, in_child, order};
-
-/// Runs `work` in a thread that tells when it is done.
-fn in_background<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Receiver<T> {
-    let (told, done) = channel();
-    std::thread::spawn(move || told.send(work()));
-    done
-}
-
-fn is_pending<T>(done: &Receiver<T>) -> bool {
-    matches!(done.try_recv(), Err(TryRecvError::Empty))
-}
+use mainstay_sync::position::Seq;
+use rig::service::Service;
+use rig::{Rig, eventually, in_child, order};
 
 #[test]
 fn fsync_waits_for_its_own_file_and_no_other() {
@@ -31,66 +20,56 @@ fn fsync_waits_for_its_own_file_and_no_other() {
     rig.journal.hold_commits(true);
     // Nothing of it is under way: answered at once, whatever strangers do.
     other.write_all(b"a stranger's").unwrap();
-    mine.sync_all().unwrap();
+    assert!(Service::start(SYNC, &rig.path("mine")).end().success());
     mine.write_all(b"mine").unwrap();
     let needed = rig.journal.head();
     other.write_all(b"later").unwrap();
-    let done = in_background(move || mine.sync_all());
+    let mut syncing = Service::start(SYNC, &rig.path("mine"));
     eventually("the fsync waits", || rig.journal.waiting_for_commit() == 1);
-    assert!(is_pending(&done));
-    rig.journal.commit_to(mainstay_sync::position::Seq(needed.0 - 1));
+    rig.journal.commit_to(Seq(needed.0 - 1));
     assert_eq!(rig.journal.waiting_for_commit(), 1);
-    assert!(is_pending(&done), "its own op is not committed");
+    assert!(syncing.is_running(), "its own op is not committed");
     // The stranger's later op never is, and it does not matter.
     rig.journal.commit_to(needed);
-    done.recv_timeout(PATIENCE).expect("an answer").unwrap();
+    assert!(syncing.end().success());
     assert_eq!(rig.journal.asked_for_commit(), [needed]);
 }
 
 #[test]
 fn fsync_of_a_directory_waits_for_its_entries() {
     let Some(rig) = Rig::new("sync_dir") else { return };
-    let dir = File::open(rig.place()).unwrap();
     rig.journal.settle();
-    dir.sync_all().unwrap();
+    assert!(Service::start(SYNC, rig.place()).end().success());
     rig.journal.hold_commits(true);
     fs::write(rig.path("new"), "").unwrap();
-    let done = in_background(move || dir.sync_all());
+    let mut syncing = Service::start(SYNC, rig.place());
     eventually("the fsync waits", || rig.journal.waiting_for_commit() == 1);
-    assert!(is_pending(&done));
+    assert!(syncing.is_running());
     rig.journal.hold_commits(false);
-    done.recv_timeout(PATIENCE).expect("an answer").unwrap();
+    assert!(syncing.end().success());
 }
+
+/// `fsync(2)` of one file or directory.
+const SYNC: &str = "exec sync \"$1\"";
 
 #[test]
 fn synchronous_writes_return_committed_and_wait_once() {
     let Some(rig) = Rig::new("sync_flags") else { return };
-    for (name, flags) in [
-        ("dsync", libc::O_DSYNC),
-        ("sync", libc::O_SYNC),
-        ("direct", libc::O_DSYNC | libc::O_DIRECT),
-    ] {
-        let mut options = OpenOptions::new();
-        options.write(true).create_new(true).custom_flags(flags);
-        let mut file = options.open(rig.path(name)).unwrap();
+    for flags in ["dsync", "sync", "direct,dsync"] {
+        let path = rig.path(flags);
+        File::create_new(&path).unwrap();
         rig.journal.settle();
         let before = rig.journal.asked_for_commit().len();
         rig.journal.hold_commits(true);
-        let page = aligned_page();
-        let done = in_background(move || file.write_all(&page.0));
+        let write = format!("exec dd if=/dev/zero of=\"$1\" bs=4096 count=1 oflag={flags}");
+        let mut writing = Service::start(&write, &path);
         eventually("the write waits", || rig.journal.waiting_for_commit() == 1);
-        assert!(is_pending(&done), "{name}");
+        assert!(writing.is_running(), "{flags}");
         rig.journal.hold_commits(false);
-        done.recv_timeout(PATIENCE).expect("an answer").unwrap();
-        assert_eq!(rig.journal.asked_for_commit().len(), before + 1, "{name} waits once");
+        assert!(writing.end().success());
+        assert_eq!(rig.journal.asked_for_commit().len(), before + 1, "{flags} waits once");
+        assert_eq!(fs::metadata(&path).unwrap().len(), 4096);
     }
-}
-
-#[repr(align(4096))]
-struct Page([u8; 4096]);
-
-fn aligned_page() -> Box<Page> {
-    Box::new(Page([7; 4096]))
 }
 
 #[test]
@@ -168,11 +147,11 @@ fn a_barrier_returns_when_everything_answered_is_committed() {
     rig.journal.hold_commits(true);
     fs::write(rig.path("a"), "x").unwrap();
     let mount = rig.mount.clone().unwrap();
-    let done = in_background(move || mount.barrier());
+    let waiting = std::thread::spawn(move || mount.barrier());
     eventually("the barrier waits", || rig.journal.waiting_for_commit() == 1);
-    assert!(is_pending(&done));
+    assert!(!waiting.is_finished());
     rig.journal.hold_commits(false);
-    done.recv_timeout(PATIENCE).expect("an answer").unwrap();
+    waiting.join().unwrap().unwrap();
 }
 
 /// A shared, writable mapping of a file.

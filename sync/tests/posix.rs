@@ -285,7 +285,7 @@ fn extended_attributes_follow_their_flags() {
     rustix::fs::removexattr(&path, "user.big").unwrap();
     let path = path.clone();
     rig.remount();
-    let mut names = vec![0; 100];
+    let mut names = [0; 100];
     let length = rustix::fs::listxattr(&path, &mut names[..]).unwrap();
     assert_eq!(&names[..length], b"trusted.t\0user.a\0");
     let mut value = [0; 4];

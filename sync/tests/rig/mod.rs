@@ -3,13 +3,15 @@
 //! The tests work in the mount from within its own process. A task that hangs in its own
 //! process's mount could not even be killed, so every rig has a watchdog that aborts the mount,
 //! whereupon the test fails instead of hanging, and requests that are meant to hang are made by
-//! child processes.
+//! child processes: a test that is killed while one of its own threads waits in its own mount
+//! would stay for ever.
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 pub mod journal;
 pub mod objects;
 pub mod rows;
+pub mod service;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -29,7 +31,7 @@ use objects::TestObjects;
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// After which a test that still runs has its mount taken away.
-const WATCHDOG: Duration = Duration::from_secs(180);
+const WATCHDOG: Duration = Duration::from_secs(150);
 
 /// A gate that a test opens and shuts.
 pub struct Switch(AtomicBool);
