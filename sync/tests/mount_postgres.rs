@@ -35,11 +35,23 @@ impl Postgres {
     }
 
     fn start(&mut self) {
+        self.server = Some(self.spawn());
+        eventually("postgres answers", || {
+            // Backends of the killed postmaster end when they notice; until then the next one
+            // finds their shared memory in use and gives up.
+            let server = self.server.as_mut().expect("just started");
+            if server.try_wait().unwrap().is_some() {
+                self.server = Some(self.spawn());
+            }
+            self.ask("select 1").is_some_and(|one| one == "1")
+        });
+    }
+
+    fn spawn(&self) -> Child {
         let mut command = self.command("postgres");
         command.arg("-D").arg(&self.data).arg("-k").arg(&self.sockets).args(["-h", ""]);
         let log = fs::File::create(self.sockets.join("log")).unwrap();
-        self.server = Some(command.stderr(log).process_group(0).spawn().unwrap());
-        eventually("postgres answers", || self.ask("select 1").is_some_and(|one| one == "1"));
+        command.stderr(log).process_group(0).spawn().unwrap()
     }
 
     fn ask(&self, query: &str) -> Option<String> {

@@ -10,6 +10,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::statvfs;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
@@ -37,29 +38,24 @@ struct Line {
 pub(super) fn prepare(point: &Path) -> Result<PathBuf, MountError> {
     let failed = |source| MountError::Mountpoint { mountpoint: point.to_owned(), source };
     for _ in 0..DEAD_MAX {
-        match fs::metadata(point) {
-            Ok(found) if found.is_dir() => {
-                let full = point.canonicalize().map_err(failed)?;
-                return check_free(full);
-            }
-            Ok(_) => return Err(failed(io::ErrorKind::NotADirectory.into())),
-            Err(error) if is_dead(&error) => {
+        // Not stat(2): the kernel may still answer that from what it kept of a dead mount.
+        match statvfs(point) {
+            Ok(_) if !point.is_dir() => return Err(failed(io::ErrorKind::NotADirectory.into())),
+            Ok(_) => return check_free(point.canonicalize().map_err(failed)?),
+            Err(errno) if is_dead(errno) => {
                 tracing::info!(mountpoint = %point.display(), "clearing a dead mount");
                 unmount(point, UnmountFlags::DETACH).map_err(|errno| failed(errno.into()))?;
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                fs::create_dir_all(point).map_err(failed)?;
-            }
-            Err(error) => return Err(failed(error)),
+            Err(Errno::NOENT) => fs::create_dir_all(point).map_err(failed)?,
+            Err(errno) => return Err(failed(errno.into())),
         }
     }
     Err(failed(Errno::NOTCONN.into()))
 }
 
 /// What a mount says whose daemon is gone, or whose connection was aborted.
-fn is_dead(error: &io::Error) -> bool {
-    let code = error.raw_os_error();
-    [Errno::NOTCONN, Errno::CONNABORTED].iter().any(|dead| code == Some(dead.raw_os_error()))
+fn is_dead(errno: Errno) -> bool {
+    matches!(errno, Errno::NOTCONN | Errno::CONNABORTED)
 }
 
 fn check_free(point: PathBuf) -> Result<PathBuf, MountError> {

@@ -1,3 +1,5 @@
+//! Plans against invariants that every tree keeps to.
+
 use std::collections::BTreeMap;
 
 use super::attributes::Wanted;

@@ -260,6 +260,35 @@ impl Side {
         Side { root: root.to_owned(), held: Vec::new() }
     }
 
+    /// Why the file system beneath cannot say what is right: it lacks what the mount has.
+    pub fn is_no_measure(&mut self) -> Option<&'static str> {
+        let (path, at) = ("f".to_owned(), "d".to_owned());
+        let flags = FallocateFlags::ZERO_RANGE;
+        let setup = [
+            (Op::Create { path: path.clone(), mode: 0o600, exclusive: true }, "it takes no file"),
+            (
+                Op::Allocate { path: path.clone(), flags, offset: 0, length: 9 },
+                "TMPDIR's file system has no ZERO_RANGE",
+            ),
+            (
+                Op::SetXattr {
+                    path,
+                    name: "user.x".to_owned(),
+                    value: vec![1],
+                    flags: XattrFlags::empty(),
+                },
+                "TMPDIR's file system has no user attributes",
+            ),
+            (Op::Mkdir { path: at.clone(), mode: 0o700 }, "it takes no directory"),
+            (Op::Mkdir { path: "d/d".to_owned(), mode: 0o700 }, "it takes no subdirectory"),
+        ];
+        let lacking = setup.into_iter().find(|(op, _)| self.run(op).is_err());
+        let counts = || fs::metadata(self.at(&at)).is_ok_and(|seen| seen.nlink() == 3);
+        lacking
+            .map(|(_, what)| what)
+            .or((!counts()).then_some("TMPDIR's file system counts no subdirectories"))
+    }
+
     pub fn run(&mut self, op: &Op) -> Outcome {
         self.attempt(op).map_err(|error| error.raw_os_error().unwrap_or(-1))
     }

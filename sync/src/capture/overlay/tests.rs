@@ -1,3 +1,5 @@
+//! The overlay against plain bytes, and an applier that is behind by chance.
+
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
