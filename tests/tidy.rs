@@ -12,8 +12,9 @@ fn root() -> &'static Path {
 /// All files below the folders of our own, without what a build leaves.
 fn files(extension: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    let mut folders: Vec<_> =
-        ["src", "election", "sync", "ambassador", "chaos", "tests"].map(|name| root().join(name)).into();
+    let mut folders: Vec<_> = ["src", "election", "sync", "ambassador", "chaos", "tests"]
+        .map(|name| root().join(name))
+        .into();
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).expect("our folders can be read") {
             let path = entry.expect("our folders can be read").path();
@@ -75,7 +76,12 @@ fn only_the_wire_module_names_bincode() {
 
 #[test]
 fn nothing_is_left_unfinished() {
-    let marks = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("unimple", "mented!"), concat!("#[ig", "nore")];
+    let marks = [
+        concat!("TO", "DO"),
+        concat!("FIX", "ME"),
+        concat!("unimple", "mented!"),
+        concat!("#[ig", "nore"),
+    ];
     for path in files("rs") {
         let text = read(&path);
         for mark in marks {

@@ -1,8 +1,10 @@
 //! Writers that remember what they were told, and what must then be there.
 
 pub mod check;
+pub mod churn;
 pub mod client;
 pub mod history;
+pub mod tree;
 pub mod writers;
 
 pub use check::{Verdict, check};
