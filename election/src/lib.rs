@@ -1,3 +1,5 @@
 //! Who leads: coordinators, the election machine and its runner.
 
 pub mod coordinator;
+pub mod values;
+pub mod view;
