@@ -1,1 +1,3 @@
-//! Mainstay.
+//! Mainstay: one daemon per replica, joining election, volume and service.
+
+pub mod supervise;
