@@ -37,15 +37,15 @@ impl EtcdWatch {
         patience: Duration,
     ) -> Result<EtcdWatch> {
         let (stream, first) = match create(&client, &root, after).await? {
-            // etcd says no more than this when a token has expired, and checks it only here: the
-            // client's own refresh sees an open stream and no error.
-            (_, first) if denied(&first) => {
+            // A token that has expired is found out only here, inside the stream, where the
+            // client's own refresh does not look.
+            (_, first) if refused(&first) => {
                 client.refresh_token().await.map_err(explain)?;
                 create(&client, &root, after).await?
             }
             created => created,
         };
-        if denied(&first) {
+        if refused(&first) {
             return Err(CoordinatorError::Denied(first.cancel_reason().to_owned()));
         }
         let mut watch = EtcdWatch {
@@ -134,6 +134,8 @@ async fn create(
     Ok((stream, first))
 }
 
-fn denied(first: &WatchResponse) -> bool {
-    first.canceled() && first.cancel_reason().contains("permission denied")
+/// Ended before it began: 3.4 and later say so of a bad token, of missing permissions, and of
+/// nothing else but a forgotten past.
+fn refused(first: &WatchResponse) -> bool {
+    first.created() && first.canceled() && first.compact_revision() == 0
 }
