@@ -31,7 +31,6 @@ use watch::SqliteWatch;
 
 /// The keys of one service in a file.
 pub(crate) struct SqliteCoordinator {
-    path: PathBuf,
     root: String,
     patience: Duration,
     database: Arc<Mutex<Database>>,
@@ -44,9 +43,8 @@ impl SqliteCoordinator {
         root: String,
         patience: Duration,
     ) -> Result<SqliteCoordinator> {
-        let at = path.clone();
-        let database = blocking(patience, move || Database::open(&at, patience)).await?;
-        Ok(SqliteCoordinator { path, root, patience, database: Arc::new(Mutex::new(database)) })
+        let database = blocking(patience, move || Database::open(&path, patience)).await?;
+        Ok(SqliteCoordinator { root, patience, database: Arc::new(Mutex::new(database)) })
     }
 
     async fn call<T: Send + 'static>(
@@ -111,9 +109,8 @@ impl Coordinator for SqliteCoordinator {
     }
 
     async fn watch(&self, after: Revision) -> Result<Box<dyn Watch>> {
-        let (path, root, patience) = (self.path.clone(), self.root.clone(), self.patience);
         // A connection of its own: `data_version` tells of other connections' changes only.
-        let database = blocking(patience, move || Database::open(&path, patience)).await?;
-        Ok(Box::new(SqliteWatch::begin(database, root, after)?))
+        let database = self.call(|database| database.open_again()).await?;
+        Ok(Box::new(SqliteWatch::begin(database, self.root.clone(), after)?))
     }
 }

@@ -117,6 +117,25 @@ async fn a_replaced_sqlite_file_is_not_a_second_coordinator() {
         answer => panic!("{answer:?}"),
     }
     assert!(matches!(next(&mut watch).await, Event::Broken(_)));
+    assert!(us.watch(Default::default()).await.is_err(), "a watch of the other file");
+}
+
+#[tokio::test]
+async fn a_sqlite_file_does_not_keep_its_history_for_ever() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("c.db");
+    let us = sqlite(&path, "s").await;
+    us.transact(vec![], put("k", "v")).await.expect("written");
+    // A million transactions later.
+    raw(&path, "INSERT INTO changes VALUES (1000000, '/mainstay/other/k', x'00', 1, NULL)");
+    us.transact(vec![], put("k", "v")).await.expect("written");
+    let connection = rusqlite::Connection::open(&path).expect("the file");
+    let kept: i64 = connection
+        .query_row("SELECT count(*) FROM changes", [], |row| row.get(0))
+        .expect("a count");
+    assert_eq!(kept, 2);
+    let mut watch = us.watch(Default::default()).await.expect("a watch");
+    assert!(matches!(next(&mut watch).await, Event::Broken(_)));
 }
 
 #[tokio::test]
@@ -251,8 +270,17 @@ async fn a_member_without_a_leader_answers_nothing() {
     let us = etcd(&cluster, "s", TTL).await;
     written(&us, "k").await;
     let lease = eventually("a lease", async || us.grant(20 * support::LONG).await.ok()).await.id;
+    let last = format!("etcd://{}", cluster.member(2));
+    let last = coordinator(&last, &EtcdOptions::default(), "s", TTL).await;
+    let mut watch = eventually("a watch", async || {
+        let known = last.read().await.ok()?.revision;
+        last.watch(known).await.ok()
+    })
+    .await;
     cluster.kill(0);
     cluster.kill(1);
+    let event = next(&mut watch).await;
+    assert!(matches!(event, Event::Broken(_)), "{event:?}");
     // The last one may take a moment to notice; from then on it is silent for good.
     eventually("no answer", async || us.read().await.is_err().then_some(())).await;
     eventually("no keepalive", async || us.keep_alive(lease).await.is_err().then_some(())).await;

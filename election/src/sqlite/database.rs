@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rusqlite::{
-    Connection, ErrorCode, OptionalExtension, Row, Transaction, TransactionBehavior, params,
+    Connection, ErrorCode, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior,
+    params,
 };
 
 use super::lease::{self, Clock};
@@ -57,6 +58,7 @@ const TABLES: &str = "
 pub(super) struct Database {
     connection: Connection,
     path: PathBuf,
+    patience: Duration,
     /// Device and inode of the file that is open.
     identity: (u64, u64),
     clock: Clock,
@@ -73,11 +75,26 @@ pub(super) enum Changes {
 impl Database {
     /// Opens the file, or creates it. Waits for other processes' locks for `patience`.
     pub(super) fn open(path: &Path, patience: Duration) -> Result<Database> {
+        let mut database = Database::with_flags(path, patience, OpenFlags::default())?;
+        database.lay_out()?;
+        Ok(database)
+    }
+
+    /// Another connection to the same file.
+    pub(super) fn open_again(&self) -> Result<Database> {
+        self.check_identity()?;
+        let flags = OpenFlags::default().difference(OpenFlags::SQLITE_OPEN_CREATE);
+        let again = Database::with_flags(&self.path, self.patience, flags)?;
+        self.check_identity()?;
+        Ok(again)
+    }
+
+    fn with_flags(path: &Path, patience: Duration, flags: OpenFlags) -> Result<Database> {
         let clock = Clock::of_this_boot()?;
         let deadline = Instant::now() + patience;
         // Going over to WAL needs the file for itself, and SQLite does not wait for that.
         let connection = loop {
-            match connect(path, patience) {
+            match connect(path, patience, flags) {
                 Err(error) if busy(&error) && Instant::now() < deadline => {
                     std::thread::sleep(Duration::from_millis(5));
                 }
@@ -85,9 +102,7 @@ impl Database {
             }
         };
         let identity = identity(path)?;
-        let mut database = Database { connection, path: path.to_owned(), identity, clock };
-        database.lay_out()?;
-        Ok(database)
+        Ok(Database { connection, path: path.to_owned(), patience, identity, clock })
     }
 
     fn lay_out(&mut self) -> Result<()> {
@@ -264,8 +279,8 @@ impl Database {
     }
 }
 
-fn connect(path: &Path, patience: Duration) -> rusqlite::Result<Connection> {
-    let connection = Connection::open(path)?;
+fn connect(path: &Path, patience: Duration, flags: OpenFlags) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(patience)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;

@@ -15,6 +15,10 @@ use crate::coordinator::{CoordinatorError, Event, Result, Revision, Watch};
 
 const POLL_INTERVAL: Duration = Duration::from_millis(25);
 
+/// Leases are looked at this often though nothing changed: `Instant` stands still while the machine
+/// is suspended, their clock does not.
+const LEASES_LOOKED_AT_EVERY: Duration = Duration::from_secs(1);
+
 /// Events on their way to a slow reader; then the thread waits.
 const EVENTS_QUEUED: usize = 256;
 
@@ -28,7 +32,7 @@ impl SqliteWatch {
     /// Begins after `after`.
     pub(super) fn begin(database: Database, root: String, after: Revision) -> Result<SqliteWatch> {
         let (sender, events) = mpsc::channel(EVENTS_QUEUED);
-        let poll = Poll { database, root, known: after, next_end: None, version: None };
+        let poll = Poll { database, root, known: after, leases_due: Instant::now(), version: None };
         thread::Builder::new()
             .name("coordinator-watch".to_owned())
             .spawn(move || poll.run(&sender))
@@ -58,8 +62,8 @@ struct Poll {
     database: Database,
     root: String,
     known: Revision,
-    /// When some lease is over, as far as was known at the last change.
-    next_end: Option<Instant>,
+    /// When to look at the leases again.
+    leases_due: Instant,
     /// The file's version at the last look; `None` looks whatever it is.
     version: Option<i64>,
 }
@@ -91,12 +95,12 @@ impl Poll {
 
     fn look(&mut self) -> Result<Changes> {
         let version = self.database.version()?;
-        let ended = self.next_end.is_some_and(|end| end <= Instant::now());
-        if self.version == Some(version) && !ended {
+        let now = Instant::now();
+        if self.version == Some(version) && now < self.leases_due {
             return Ok(Changes::Since(Vec::new(), self.known));
         }
-        let now = Instant::now();
-        self.next_end = self.database.expire()?.map(|left| now + left);
+        let left = self.database.expire()?.unwrap_or(LEASES_LOOKED_AT_EVERY);
+        self.leases_due = now + left.min(LEASES_LOOKED_AT_EVERY);
         // The version from before the changes are read: what comes between is seen again, not
         // missed.
         self.version = Some(version);

@@ -76,12 +76,13 @@ impl Cluster {
 
     /// The members, as in a coordination address: `host:port,host:port`.
     pub fn members(&self) -> String {
-        let members: Vec<_> = self
-            .members
-            .iter()
-            .map(|member| format!("{}:{}", self.host, member.client_port))
-            .collect();
+        let members: Vec<_> = (0..self.members.len()).map(|index| self.member(index)).collect();
         members.join(",")
+    }
+
+    /// One member, as `host:port`.
+    pub fn member(&self, index: usize) -> String {
+        format!("{}:{}", self.host, self.members[index].client_port)
     }
 
     /// SIGKILL, and wait for the end.
