@@ -41,12 +41,16 @@ impl Lease {
 
     /// The lease to put keys with, while it can be trusted.
     pub(crate) fn usable(&self, now: Moment) -> Option<LeaseId> {
-        (now < self.deadline()).then(|| self.held.map(|held| held.id)).flatten()
+        self.id().filter(|_| now < self.deadline())
+    }
+
+    pub(crate) fn id(&self) -> Option<LeaseId> {
+        self.held.map(|held| held.id)
     }
 
     /// Whether this process holds `lease`, trusted or not.
     pub(crate) fn is(&self, lease: Option<LeaseId>) -> bool {
-        lease.is_some() && self.held.map(|held| held.id) == lease
+        lease.is_some() && self.id() == lease
     }
 
     /// Until when a leader may answer its service: what is left after it is for killing it.

@@ -34,6 +34,7 @@ pub use directive::{Blocked, Directive, Fall, Waiting};
 pub use event::{Effect, Event, Fate, Report, Ticket};
 pub use moment::Moment;
 
+use crate::coordinator::LeaseId;
 use crate::values::{
     ClusterId, Epoch, Lineage, MaxLag, NodeName, Nonce, Position, Tags, UnixMs, VolumeId,
 };
@@ -192,6 +193,12 @@ impl Machine {
     #[must_use]
     pub fn leads(&self) -> Option<Epoch> {
         self.leadership.epoch()
+    }
+
+    /// The lease that this process' keys go with, to be ended when the process leaves.
+    #[must_use]
+    pub fn lease(&self) -> Option<LeaseId> {
+        self.lease.id()
     }
 
     /// Takes in one event and says what is to be done. `now` never runs backwards; `wall` is only
