@@ -85,7 +85,8 @@ pub enum Waiting {
     Lease,
     /// The registration is not seen yet.
     Registration,
-    /// This process' predecessor still holds the leader's key.
+    /// The key of a leadership that ended on this node, in this process or a former one, is still
+    /// there.
     FormerKey,
     /// The leadership that ended here is not wound up yet.
     WindingUp(Epoch),
@@ -119,7 +120,7 @@ impl fmt::Display for Waiting {
             Waiting::Lease => f.write_str("waiting for a lease from the coordinator"),
             Waiting::Registration => f.write_str("waiting to be registered"),
             Waiting::FormerKey => {
-                f.write_str("waiting to remove the leader's key of this node's former process")
+                f.write_str("waiting to remove the key of this node's leadership that ended")
             }
             Waiting::WindingUp(epoch) => {
                 write!(f, "waiting for the leadership of epoch {epoch} to be wound up here")
@@ -130,7 +131,7 @@ impl fmt::Display for Waiting {
             Waiting::NotEligible(nodes) => write!(
                 f,
                 "this copy is not known to be near enough to the last leader's to take over; \
-                 waiting for {}: start it, or allow the loss with a forced failover",
+                 waiting for one that is ({}): start it, or allow the loss with a forced failover",
                 names(nodes)
             ),
             Waiting::Building => f.write_str(

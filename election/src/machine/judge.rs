@@ -222,15 +222,17 @@ impl Machine {
         let Some(rank) = tally.rank(&self.identity.node) else {
             return Judgement::freeze(Waiting::Outcome);
         };
-        let leaderless = self.leaderless_since.unwrap_or(self.now);
+        let since = self.election_since.unwrap_or(self.now);
+        let latest = since + self.settings.patience_cold;
         let mut open_at = *tallied_at;
         let mut waiting_for = Vec::new();
         if !tally.silent.is_empty() {
-            open_at = open_at.max(leaderless + self.settings.patience);
+            // Counted anew for one who only now came back, but not for ever anew.
+            open_at = (*tallied_at + self.settings.patience).min(latest.max(open_at));
             waiting_for.extend(tally.silent.iter().cloned());
         }
         if !tally.absent.is_empty() && self.cold(view) {
-            open_at = open_at.max(leaderless + self.settings.patience_cold);
+            open_at = open_at.max(latest);
             waiting_for.extend(tally.absent.iter().cloned());
         }
         let turn: Duration = self.settings.patience * rank;
@@ -249,7 +251,7 @@ impl Machine {
         Judgement::freeze(waiting).until(bid_at)
     }
 
-    /// This process never saw the last leader, so who is missing may still be starting.
+    /// This process has not been watching since the last leader led, so who is missing may still be starting.
     fn cold(&self, view: &View) -> bool {
         self.witnessed != view.epoch.as_ref().map(|taken| taken.value.epoch)
     }
@@ -266,7 +268,7 @@ impl Machine {
             if let Some(founder) = founder_with_content(view) {
                 return Judgement::freeze(Waiting::Founder(founder));
             }
-            let found_at = self.leaderless_since.unwrap_or(self.now) + self.settings.patience;
+            let found_at = self.election_since.unwrap_or(self.now) + self.settings.patience;
             if self.now < found_at {
                 return Judgement::freeze(Waiting::FirstStart).until(found_at);
             }

@@ -138,11 +138,12 @@ pub struct Machine {
     promise: Option<Promise>,
     promising: Option<(VolumeId, Epoch)>,
     leadership: Leadership,
-    /// The epoch whose leader's key this process has seen.
+    /// The epoch whose leader's key this process has seen, registered all the while since: who is
+    /// not registered now was gone before, or went with the leader.
     witnessed: Option<Epoch>,
     /// Who led last, and the last position that it registered.
     predecessor: Option<(NodeName, Option<Position>)>,
-    leaderless_since: Option<Moment>,
+    election_since: Option<Moment>,
     tally: Option<(Tally, Moment)>,
     /// Whom our own replica, leading, wants in or out.
     eligible_wanted: BTreeMap<NodeName, (VolumeId, bool)>,
@@ -173,7 +174,7 @@ impl Machine {
             leadership: Leadership::default(),
             witnessed: None,
             predecessor: None,
-            leaderless_since: None,
+            election_since: None,
             tally: None,
             eligible_wanted: BTreeMap::new(),
             registered_at: Moment::NEVER,
@@ -241,8 +242,7 @@ impl Machine {
             Event::LeaseUnanswered(_) => self.lease.unanswered(self.now),
             Event::LeaseGone(lease) => {
                 if self.lease.is(Some(lease)) {
-                    self.lease.gone(self.now);
-                    self.leadership.end(Fall::LeaseGone);
+                    self.lease_gone();
                 }
             }
             Event::Report(report) => self.report = Some(*report),
@@ -273,13 +273,18 @@ impl Machine {
         effects.push(Effect::Read);
         match fate {
             Fate::Done | Fate::Refused => {}
-            Fate::LeaseGone => {
-                self.lease.gone(self.now);
-                self.leadership.end(Fall::LeaseGone);
-            }
+            Fate::LeaseGone => self.lease_gone(),
             // A coordinator that refuses us for good must not be asked as fast as it answers.
             Fate::Unknown(_) => self.retry_at = self.now + self.settings.ttl / RETRY_PARTS,
         }
+    }
+
+    fn lease_gone(&mut self) {
+        self.lease.gone(self.now);
+        self.leadership.end(Fall::LeaseGone);
+        // If the coordinator was away for so long, everybody's lease is gone: who is not there
+        // now may be back in a moment, the old leader with the best position among them.
+        self.witnessed = None;
     }
 
     fn viewed(&mut self, view: Arc<View>) {
@@ -296,14 +301,15 @@ impl Machine {
         self.view = Some(view);
     }
 
-    /// Notes since when nobody leads and since when the ballots are as they are.
+    /// Notes since when somebody could be elected and since when the ballots are as they are.
     fn review_election(&mut self) {
-        let Some(view) = self.view.clone().filter(|view| view.leader.is_none()) else {
-            self.leaderless_since = None;
+        let open = |view: &Arc<View>| view.leader.is_none() && tally::Wish::of(view).lets_elect();
+        let Some(view) = self.view.clone().filter(open) else {
+            self.election_since = None;
             self.tally = None;
             return;
         };
-        self.leaderless_since.get_or_insert(self.now);
+        self.election_since.get_or_insert(self.now);
         let Some(config) = &view.config else { return };
         let counted = Tally::count(&view, &config.value, self.sealed(&view));
         if self.tally.as_ref().is_none_or(|(before, _)| *before != counted) {
