@@ -14,7 +14,7 @@ use mainstay_election::values::{Config, Member, VolumeId, decode, keys};
 use sim::node::{Disk, Node};
 use sim::world::{Hazards, World};
 
-const SEEDS: u64 = 150;
+const SEEDS: u64 = 200;
 const TTL: Duration = Duration::from_secs(4);
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 /// After so long without faults everything has settled: leases have run out, everyone had its turn.
@@ -170,7 +170,7 @@ fn calm(world: &mut World, names: &[&str]) {
         config.eligible.contains(&world.member(name)) && !world.nodes[*name].disk.building
     };
     let leaders = world.leaders();
-    if !names.iter().any(|name| able(&name)) {
+    if !names.iter().any(|name| able(name)) {
         assert!(leaders.is_empty(), "{leaders:?} lead, but nobody may");
         return;
     }
