@@ -5,6 +5,8 @@ pub mod coordinator;
 mod etcd;
 mod request;
 mod sqlite;
+pub mod machine;
+pub mod runner;
 pub mod values;
 pub mod view;
 
