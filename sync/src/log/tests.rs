@@ -1,5 +1,8 @@
 //! The log on a real disk; on worse ones in the modules below.
 
+mod model;
+mod power;
+
 use std::path::Path;
 use std::sync::Mutex;
 
