@@ -1,5 +1,7 @@
 //! The log on a real disk; on worse ones in the modules below.
 
+mod damage;
+mod faults;
 mod model;
 mod power;
 
