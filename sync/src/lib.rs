@@ -4,7 +4,11 @@
 //! streamed to the followers, and only then applied to plain files, the objects. Leader and
 //! follower keep the same two things, a log and the objects, and use the same applier.
 
+pub mod commit;
 pub mod image;
 pub mod journal;
+pub mod log;
 pub mod op;
 pub mod position;
+pub mod vow;
+pub mod wire;
