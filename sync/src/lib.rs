@@ -4,8 +4,16 @@
 //! streamed to the followers, and only then applied to plain files, the objects. Leader and
 //! follower keep the same two things, a log and the objects, and use the same applier.
 
+pub mod commit;
+pub mod export;
 pub mod image;
+pub mod import;
 pub mod journal;
+pub mod log;
 pub mod op;
 pub mod position;
+pub mod quarantine;
 pub mod store;
+pub mod volume;
+pub mod vow;
+pub mod wire;

@@ -54,10 +54,10 @@ impl QuarantineError {
     /// For `map_err`: what was being done to which path.
     pub(crate) fn on(
         action: &'static str,
-        path: impl AsRef<Path>,
+        path: impl Into<PathBuf>,
     ) -> impl FnOnce(io::Error) -> QuarantineError {
-        let failed = TreeError::on(action, path.as_ref());
-        move |cause| QuarantineError::Tree(failed(cause))
+        let path = path.into();
+        move |cause| QuarantineError::Tree(TreeError { action, path, cause })
     }
 }
 

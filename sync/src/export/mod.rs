@@ -74,10 +74,12 @@ fn read_out(state_dir: &Path, target: &Path) -> Result<Exported, ExportError> {
 /// Checks the target, and makes it if it is not there (then `true`).
 pub(crate) fn prepare(target: &Path, state_dir: &Path) -> Result<bool, ExportError> {
     let made = match fs::read_dir(target) {
-        Ok(mut entries) if entries.next().is_some() => {
-            return Err(ExportError::NotEmpty(target.to_owned()));
+        Ok(mut entries) => {
+            if entries.next().is_some() {
+                return Err(ExportError::NotEmpty(target.to_owned()));
+            }
+            false
         }
-        Ok(_) => false,
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
             fs::create_dir(target).map_err(TreeError::on("create", target))?;
             true

@@ -137,15 +137,16 @@ impl<'a> Tree<'a> {
             return Err(TreeError::on("create", place)(io::ErrorKind::NotFound.into()));
         };
         let mode = Mode::from_raw_mode(0o600);
-        let made = match &of.kind {
-            Kind::File => self.content.place(id, of.size, place),
-            Kind::Symlink(to) => symlink(OsStr::from_bytes(to), place),
-            Kind::Fifo => rustix::fs::mknodat(CWD, place, FileType::Fifo, mode, 0)
-                .map_err(io::Error::from),
-            Kind::Socket => rustix::fs::mknodat(CWD, place, FileType::Socket, mode, 0)
-                .map_err(io::Error::from),
-            Kind::Directory => Err(io::ErrorKind::IsADirectory.into()),
-        };
+        let made =
+            match &of.kind {
+                Kind::File => self.content.place(id, of.size, place),
+                Kind::Symlink(to) => symlink(OsStr::from_bytes(to), place),
+                Kind::Fifo => rustix::fs::mknodat(CWD, place, FileType::Fifo, mode, 0)
+                    .map_err(io::Error::from),
+                Kind::Socket => rustix::fs::mknodat(CWD, place, FileType::Socket, mode, 0)
+                    .map_err(io::Error::from),
+                Kind::Directory => Err(io::ErrorKind::IsADirectory.into()),
+            };
         made.map_err(TreeError::on("write", place))?;
         self.set_attributes(id, place)?;
         self.placed.insert(id, place.to_owned());

@@ -122,11 +122,8 @@ fn refuse_nested(source: &Path, state_dir: &Path) -> Result<(), ImportError> {
 fn give_rows(scanned: &Scanned, builder: &mut Builder) -> Result<(), ImportError> {
     let birth = START.seq;
     let image = &scanned.image;
-    let nodes = image.nodes.iter().map(|(id, of)| Row::Node {
-        id: *id,
-        attributes: of.clone(),
-        birth,
-    });
+    let nodes =
+        image.nodes.iter().map(|(id, of)| Row::Node { id: *id, attributes: of.clone(), birth });
     let entries = image.entries.iter().map(|(parent, name, child)| Row::Entry {
         parent: *parent,
         name: name.clone(),
@@ -180,7 +177,12 @@ fn give_content(
     Ok(())
 }
 
-fn give_births(id: FileId, from: u64, length: u64, builder: &mut Builder) -> Result<(), ImportError> {
+fn give_births(
+    id: FileId,
+    from: u64,
+    length: u64,
+    builder: &mut Builder,
+) -> Result<(), ImportError> {
     let birth = START.seq;
     let chunks = from / CHUNK_BYTES..(from + length).div_ceil(CHUNK_BYTES);
     let rows = chunks.map(|index| Row::Chunk { id, index, birth }).collect();

@@ -110,7 +110,8 @@ impl Live {
     /// What SQLite said.
     pub fn node(&self, id: FileId) -> Result<Option<Attributes>, StoreError> {
         let noted = self.delta.nodes.get(&id);
-        let noted = noted.or_else(|| self.frozen.as_ref().and_then(|(frozen, _)| frozen.nodes.get(&id)));
+        let noted =
+            noted.or_else(|| self.frozen.as_ref().and_then(|(frozen, _)| frozen.nodes.get(&id)));
         match noted {
             Some(node) => Ok(node.value.clone()),
             None => rows::node(&self.db, id),
@@ -148,7 +149,7 @@ impl Live {
         // changes nothing.
         reader.execute_batch("BEGIN")?;
         index::checkpoint(reader)?;
-        let mut deltas: Vec<Arc<Delta>> = 
+        let mut deltas: Vec<Arc<Delta>> =
             self.frozen.iter().map(|(delta, _)| Arc::clone(delta)).collect();
         deltas.push(Arc::new(self.delta.clone()));
         Ok((self.at.clone(), deltas))

@@ -39,7 +39,8 @@ pub(super) fn set_aside(volume: &Volume, why: &str) -> Result<Aside, VolumeError
     let reader = running.reader()?;
     let (at, deltas) = running.live().view(&reader)?;
     let image = image::read(&reader, &deltas, at.position)?;
-    let quarantine = Quarantine::open(volume.state_dir(), volume.inner.options.quarantine_bytes_max)?;
+    let quarantine =
+        Quarantine::open(volume.state_dir(), volume.inner.options.quarantine_bytes_max)?;
     let manifest = Manifest::new(why, volume.id(), position, running.lineage());
     // Linked and not moved: until the copy in quarantine is whole, the content is whole here.
     let path = quarantine.keep_tree(&manifest, &image, &running.objects)?;
@@ -64,12 +65,18 @@ pub(super) fn truncate_after(volume: &Volume, ancestor: Position) -> Result<(), 
     cut
 }
 
-fn cut(volume: &Volume, running: &Running, head: Position, ancestor: Position) -> Result<(), VolumeError> {
+fn cut(
+    volume: &Volume,
+    running: &Running,
+    head: Position,
+    ancestor: Position,
+) -> Result<(), VolumeError> {
     let applied = running.progress.applied();
     if applied > ancestor.seq {
         return Err(VolumeError::Applied { applied, ancestor });
     }
-    let quarantine = Quarantine::open(volume.state_dir(), volume.inner.options.quarantine_bytes_max)?;
+    let quarantine =
+        Quarantine::open(volume.state_dir(), volume.inner.options.quarantine_bytes_max)?;
     let why = format!("records after {ancestor}, which a newer epoch does not have");
     let manifest = Manifest::new(&why, volume.id(), head, running.lineage());
     quarantine.keep_records(&manifest, |into| write_records(running, ancestor, into))?;
@@ -90,12 +97,11 @@ fn write_records(
 ) -> Result<(), QuarantineError> {
     let failed = |cause| QuarantineError::on("write", "records")(cause);
     let mut reader = running.log.reader(ancestor.seq).map_err(QuarantineError::Log)?;
-    let stop = Stop::new();
+    let stop = Stop::new(&running.log);
     let mut last = ancestor.seq;
     while last < running.log.head().seq {
-        let frames = reader
-            .next_blocking(UpTo::Appended, 1 << 20, &stop)
-            .map_err(QuarantineError::Log)?;
+        let frames =
+            reader.next_blocking(UpTo::Appended, 1 << 20, &stop).map_err(QuarantineError::Log)?;
         for frame in frames {
             last = frame.head.seq;
             let length = u32::try_from(frame.bytes.len()).unwrap_or(u32::MAX);

@@ -9,7 +9,6 @@ use crate::position::{ClusterId, Epoch, Position, Seq};
 use crate::quarantine::QuarantineError;
 use crate::store::StoreError;
 use crate::vow::VowError;
-use crate::wire::WireError;
 
 /// Why a volume did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -52,9 +51,6 @@ pub enum VolumeError {
     /// The quarantine said no.
     #[error(transparent)]
     Quarantine(#[from] QuarantineError),
-    /// What the log holds is no record.
-    #[error(transparent)]
-    Wire(#[from] WireError),
     /// SQLite said no.
     #[error("meta.db: {0}")]
     Index(#[from] rusqlite::Error),
@@ -65,7 +61,9 @@ pub enum VolumeError {
     #[error("the volume is an incomplete copy; copy it again from the leader")]
     Building,
     /// It belongs to another cluster.
-    #[error("the volume belongs to cluster {ours}, not {theirs}; give this one an empty state directory")]
+    #[error(
+        "the volume belongs to cluster {ours}, not {theirs}; give this one an empty state directory"
+    )]
     OtherCluster {
         /// What the vow says.
         ours: ClusterId,

@@ -145,7 +145,7 @@ impl Journal for Leadership {
 /// What the mount may be told of an append that was refused.
 fn refused(error: VolumeError) -> Refused {
     match error {
-        VolumeError::Log(LogError::NoSpace { .. }) => Refused::NoSpace,
+        VolumeError::Log(LogError::NoSpace) => Refused::NoSpace,
         VolumeError::Log(LogError::Sealed { .. }) | VolumeError::Closed => Refused::Deposed,
         other => Refused::Failed(other.to_string()),
     }

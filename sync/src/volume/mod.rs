@@ -199,7 +199,7 @@ impl Volume {
         if running.building() {
             return Err(VolumeError::Building);
         }
-        let position = running.log.seal(epoch);
+        let position = running.log.seal(epoch)?;
         let mut vow = self.vow();
         if vow.promised < epoch {
             self.store_vow(&mut vow, |vow| vow.promised = epoch)?;
@@ -371,7 +371,11 @@ impl Volume {
     ///
     /// Killed at any point it is found as it was, or as an incomplete copy, or as it should be:
     /// the mark of an incomplete copy is durable before anything goes.
-    fn begin_again(&self, start: &Checkpoint, cluster: Option<ClusterId>) -> Result<Arc<Running>, VolumeError> {
+    fn begin_again(
+        &self,
+        start: &Checkpoint,
+        cluster: Option<ClusterId>,
+    ) -> Result<Arc<Running>, VolumeError> {
         let running = self.running();
         running.stop();
         running.mark_building()?;

@@ -76,7 +76,13 @@ impl Progress {
     }
 
     /// Gives the waiter back if `bytes` more may come, and keeps it otherwise.
-    pub(super) fn room_for(&self, bytes: u64, max: u64, log_full: bool, waiter: Waiter) -> Option<Waiter> {
+    pub(super) fn room_for(
+        &self,
+        bytes: u64,
+        max: u64,
+        log_full: bool,
+        waiter: Waiter,
+    ) -> Option<Waiter> {
         let mut state = self.state();
         // Whoever comes after it is over finds that out from the append.
         let over = state.failed.is_some() || state.stopped;

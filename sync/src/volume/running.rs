@@ -70,9 +70,10 @@ impl Running {
         let floor = live.at.position;
         let log = Log::open(&directory.join("log"), options.log.clone(), floor)?;
         if promised > Epoch(0) {
-            log.seal(promised);
+            log.seal(promised)?;
         }
-        let objects = Arc::new(ObjectFiles::open(&directory.join("objects"), options.descriptors_max)?);
+        let objects =
+            Arc::new(ObjectFiles::open(&directory.join("objects"), options.descriptors_max)?);
         let lineage = read_lineage(&log, &live.at)?;
         let told = Arc::clone(commit);
         told.local_durable(log.durable().seq);
@@ -81,7 +82,10 @@ impl Running {
     }
 
     /// Goes on with the log of a stopped one, from the checkpoint.
-    pub(super) fn again(stopped: &Running, directory: &Directory) -> Result<Arc<Running>, VolumeError> {
+    pub(super) fn again(
+        stopped: &Running,
+        directory: &Directory,
+    ) -> Result<Arc<Running>, VolumeError> {
         let index = Index::open(&directory.join("meta.db"))?;
         let live = Live::new(index.reader()?)?;
         let (log, objects) = (stopped.log.clone(), Arc::clone(&stopped.objects));
@@ -104,7 +108,7 @@ impl Running {
             progress: Progress::new(applied, log.head().seq),
             options: options.clone(),
             commit: Arc::clone(commit),
-            stop: Stop::new(),
+            stop: Stop::new(&log),
             index_path: index.path().to_owned(),
             live: Mutex::new(live),
             ledger: Mutex::new(Ledger::new(index)?),
@@ -256,7 +260,8 @@ impl Running {
         self.progress.stop();
         self.gate().stopped = true;
         self.opened.notify_all();
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
             if thread.join().is_err() {
                 tracing::error!("a thread of the volume had panicked");
@@ -286,7 +291,7 @@ pub(super) fn bytes_of(record: &Record) -> u64 {
 fn read_lineage(log: &Log, at: &Checkpoint) -> Result<Lineage, LogError> {
     let mut lineage = at.lineage.clone();
     let mut reader = log.reader(at.position.seq)?;
-    let stop = Stop::new();
+    let stop = Stop::new(log);
     let mut last = at.position.seq;
     while last < log.head().seq {
         let frames = reader.next_blocking(UpTo::Appended, READ_BYTES, &stop)?;

@@ -82,7 +82,10 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    pub(super) fn begin(running: Arc<Running>, cluster: ClusterId) -> Result<Snapshot, VolumeError> {
+    pub(super) fn begin(
+        running: Arc<Running>,
+        cluster: ClusterId,
+    ) -> Result<Snapshot, VolumeError> {
         if running.building() {
             return Err(VolumeError::Building);
         }
@@ -181,7 +184,12 @@ impl Snapshot {
 
     /// The next bytes that are no hole, up to the size that the rows say: what is past it was
     /// written by records after them.
-    fn next_data(&self, id: FileId, size: u64, at: u64) -> Result<Option<(u64, Bytes)>, VolumeError> {
+    fn next_data(
+        &self,
+        id: FileId,
+        size: u64,
+        at: u64,
+    ) -> Result<Option<(u64, Bytes)>, VolumeError> {
         let objects = &self.running.objects;
         let failed = |cause| VolumeError::on("read", objects.path(id))(cause);
         let (from, to) = loop {
