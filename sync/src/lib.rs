@@ -5,10 +5,15 @@
 //! follower keep the same two things, a log and the objects, and use the same applier.
 
 pub mod commit;
+pub mod export;
 pub mod image;
+pub mod import;
 pub mod journal;
 pub mod log;
 pub mod op;
 pub mod position;
+pub mod quarantine;
+pub mod store;
+pub mod volume;
 pub mod vow;
 pub mod wire;
