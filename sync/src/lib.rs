@@ -6,10 +6,12 @@
 
 pub mod commit;
 pub mod export;
+pub mod capture;
 pub mod image;
 pub mod import;
 pub mod journal;
 pub mod log;
+pub mod namespace;
 pub mod op;
 pub mod position;
 pub mod quarantine;
