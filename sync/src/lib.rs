@@ -8,3 +8,4 @@ pub mod image;
 pub mod journal;
 pub mod op;
 pub mod position;
+pub mod transport;
