@@ -4,8 +4,11 @@
 //! streamed to the followers, and only then applied to plain files, the objects. Leader and
 //! follower keep the same two things, a log and the objects, and use the same applier.
 
+pub mod commit;
 pub mod image;
 pub mod journal;
 pub mod op;
 pub mod position;
 pub mod transport;
+pub mod vow;
+pub mod wire;
