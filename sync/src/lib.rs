@@ -12,3 +12,4 @@ pub mod position;
 pub mod transport;
 pub mod vow;
 pub mod wire;
+pub mod store;
