@@ -7,6 +7,7 @@
 pub mod commit;
 pub mod image;
 pub mod journal;
+pub mod log;
 pub mod op;
 pub mod position;
 pub mod transport;

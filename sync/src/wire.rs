@@ -123,6 +123,16 @@ pub fn decode_head(bytes: &[u8]) -> Result<(Head, usize), WireError> {
     Ok((head, payload_at))
 }
 
+/// Checks an encoded record against the limits, as [`decode_record`] would elsewhere.
+///
+/// # Errors
+/// Nobody would decode it.
+pub fn check_record_size(bytes: &[u8]) -> Result<(), WireError> {
+    at_most(bytes.len(), RECORD_BYTES_MAX)?;
+    let head_length = bytes.first_chunk().map_or(0, |length| u32::from_le_bytes(*length));
+    at_most(head_length as usize, HEAD_BYTES_MAX)
+}
+
 /// The bytes of a message: anything but a record.
 #[must_use]
 pub fn encode_message<T: Serialize>(message: &T) -> Vec<u8> {
