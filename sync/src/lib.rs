@@ -19,3 +19,4 @@ pub mod store;
 pub mod volume;
 pub mod vow;
 pub mod wire;
+pub mod transport;
