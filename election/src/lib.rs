@@ -3,10 +3,10 @@
 mod address;
 pub mod coordinator;
 mod etcd;
-mod request;
-mod sqlite;
 pub mod machine;
+mod request;
 pub mod runner;
+mod sqlite;
 pub mod values;
 pub mod view;
 

@@ -4,9 +4,9 @@
 //! streamed to the followers, and only then applied to plain files, the objects. Leader and
 //! follower keep the same two things, a log and the objects, and use the same applier.
 
+pub mod capture;
 pub mod commit;
 pub mod export;
-pub mod capture;
 pub mod image;
 pub mod import;
 pub mod journal;
@@ -16,7 +16,7 @@ pub mod op;
 pub mod position;
 pub mod quarantine;
 pub mod store;
+pub mod transport;
 pub mod volume;
 pub mod vow;
 pub mod wire;
-pub mod transport;
