@@ -212,6 +212,15 @@ async fn an_etcd_cluster_may_lose_any_member_and_come_back_from_losing_all() {
         readable(&us, "first").await;
         cluster.resume(index);
     }
+    // Nor may that depend on a caller who waits for as long as we do.
+    for index in 0..3 {
+        cluster.pause(index);
+        eventually("a hasty read", async || {
+            tokio::time::timeout(TTL / 6, us.read()).await.ok()?.ok()
+        })
+        .await;
+        cluster.resume(index);
+    }
 
     let mut watch = eventually("a watch", async || {
         let known = us.read().await.ok()?.revision;

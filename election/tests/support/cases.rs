@@ -109,15 +109,20 @@ async fn entries_say_when_they_were_put(store: &dyn Store) {
 }
 
 async fn services_do_not_see_one_another(store: &dyn Store) {
-    let (short, long) = (store.connect("db").await, store.connect("db.2").await);
-    write(&short, vec![put("k", "short")]).await;
-    let mut watch = short.watch(short.read().await.expect("a read").revision).await.expect("watch");
-    write(&long, vec![put("k", "long"), put("only", "long")]).await;
-    assert_eq!(find(&short.read().await.expect("a read"), "k").expect("k").value, b"short");
-    assert!(!present(&short, "only").await);
-    let last = write(&short, vec![delete("k")]).await;
+    let us = store.connect("db").await;
+    write(&us, vec![put("k", "ours")]).await;
+    let mut watch = us.watch(us.read().await.expect("a read").revision).await.expect("a watch");
+    // Keys that sort before ours, and after.
+    for neighbour in ["db.2", "dba"] {
+        let them = store.connect(neighbour).await;
+        write(&them, vec![put("k", "theirs"), put("only", "theirs")]).await;
+        assert_eq!(them.read().await.expect("a read").entries.len(), 2);
+    }
+    let contents = us.read().await.expect("a read");
+    assert_eq!(contents.entries.len(), 1);
+    assert_eq!(find(&contents, "k").expect("k").value, b"ours");
+    let last = write(&us, vec![delete("k")]).await;
     assert_eq!(next(&mut watch).await, Event::Deleted("k".into(), last));
-    assert_eq!(long.read().await.expect("a read").entries.len(), 2);
 }
 
 async fn compares_decide_about_all_writes(store: &dyn Store) {
