@@ -65,26 +65,34 @@ impl Members {
     where
         F: Future<Output = Result<T>>,
     {
-        let turn = self.turn.load(Ordering::Relaxed);
+        let mut asking = Asking::begin(self);
+        let turn = asking.turn;
         let answer = timeout_at(deadline, async {
             let client = self.client(turn).await?;
             call(client).await
         })
         .await;
+        asking.answered = true;
         let cause = match answer {
             Ok(Err(CoordinatorError::Unreachable(cause))) => cause,
             Ok(answer) => return answer,
             Err(_) => format!("no answer within {:?}", self.patience),
         };
-        let member = &self.uris[turn % self.uris.len()];
-        tracing::debug!(member, cause, "etcd member given up");
-        let _ = self.turn.compare_exchange(
-            turn,
-            turn.wrapping_add(1),
-            Ordering::Relaxed,
-            Ordering::Relaxed,
-        );
-        Err(CoordinatorError::Unreachable(format!("{member}: {cause}")))
+        self.end(turn);
+        Err(CoordinatorError::Unreachable(format!("{}: {cause}", self.member(turn))))
+    }
+
+    fn member(&self, turn: usize) -> &str {
+        &self.uris[turn % self.uris.len()]
+    }
+
+    /// Ends `turn`, if it is not over already.
+    fn end(&self, turn: usize) {
+        let next = turn.wrapping_add(1);
+        if self.turn.compare_exchange(turn, next, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            let (member, next) = (self.member(turn), self.member(next));
+            tracing::debug!(member, next, "this etcd member does not answer: on to the next");
+        }
     }
 
     /// The client of `turn`. Making one contacts the member only where there is a login.
@@ -95,10 +103,39 @@ impl Members {
         {
             return Ok(client.clone());
         }
-        let member = &self.uris[turn % self.uris.len()];
-        let client =
-            Client::connect([member], Some(self.options.clone())).await.map_err(explain)?;
+        // The wait for the lock was a wait for another call's attempt at this very member.
+        if self.turn.load(Ordering::Relaxed) != turn {
+            return Err(CoordinatorError::Unreachable(
+                "given up while we waited for it".to_owned(),
+            ));
+        }
+        let member = [self.member(turn)];
+        let client = Client::connect(member, Some(self.options.clone())).await.map_err(explain)?;
         *kept = Some((turn, client.clone()));
         Ok(client)
+    }
+}
+
+/// A call that waits for its answer. A caller less patient than we are drops it unanswered; if it
+/// waited for long, that is as good a reason to go on to the next member as our own deadline.
+struct Asking<'a> {
+    members: &'a Members,
+    turn: usize,
+    begun: Instant,
+    answered: bool,
+}
+
+impl Asking<'_> {
+    fn begin(members: &Members) -> Asking<'_> {
+        let turn = members.turn.load(Ordering::Relaxed);
+        Asking { members, turn, begun: Instant::now(), answered: false }
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        if !self.answered && self.begun.elapsed() >= self.members.patience / 2 {
+            self.members.end(self.turn);
+        }
     }
 }
