@@ -21,9 +21,12 @@ const INTERVAL: Duration = Duration::from_millis(500);
 pub(super) async fn keep(node: Node, leader: Arc<Leader>) {
     let mut changes = leader.changes();
     loop {
-        let config = node.observed.borrow().view.as_ref().and_then(|view| {
-            view.config.as_ref().map(|stored| stored.value.clone())
-        });
+        let config = node
+            .observed
+            .borrow()
+            .view
+            .as_ref()
+            .and_then(|view| view.config.as_ref().map(|stored| stored.value.clone()));
         if let Some(config) = config {
             let committed = node.volume.commit().committed();
             for follower in leader.followers() {
@@ -47,7 +50,11 @@ pub(super) async fn keep(node: Node, leader: Arc<Leader>) {
     }
 }
 
-fn is_listed(config: &Config, name: &NodeName, volume: mainstay_election::values::VolumeId) -> bool {
+fn is_listed(
+    config: &Config,
+    name: &NodeName,
+    volume: mainstay_election::values::VolumeId,
+) -> bool {
     config.eligible.iter().any(|member| member.node == *name && member.volume == volume)
 }
 

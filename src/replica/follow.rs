@@ -30,11 +30,8 @@ pub(super) async fn follow(
     }) else {
         return;
     };
-    let leader = LeaderAddress {
-        node: leader.to_string(),
-        address,
-        epoch: convert::to_log_epoch(*epoch),
-    };
+    let leader =
+        LeaderAddress { node: leader.to_string(), address, epoch: convert::to_log_epoch(*epoch) };
     let sink = node.volume.sink();
     let follower = Follower::start(&node.endpoint, sink, leader, FollowerOptions::default());
     let mut status = follower.status();
@@ -64,12 +61,14 @@ async fn resolve(node: &Node, peer: &str) -> SocketAddr {
 
 /// Puts what the session says on the board.
 async fn tell(node: &Node, status: &mut watch::Receiver<Status>) {
-    let mut said = None;
+    let mut said: Option<String> = None;
     loop {
         let now = status.borrow_and_update().clone();
-        if let Some(trouble) = now.trouble.as_ref().filter(|trouble| said.as_ref() != Some(trouble)) {
-            tracing::warn!(%trouble, "following");
-            said = Some(trouble.clone());
+        if now.trouble != said {
+            said.clone_from(&now.trouble);
+            if let Some(trouble) = &said {
+                tracing::warn!(%trouble, "following");
+            }
         }
         let head = now.leader_head.0;
         let durable = node.volume.durable().seq.0;

@@ -136,7 +136,17 @@ mod tests {
     fn node(kind: Kind, nlink: u32) -> Attributes {
         let at = Time::default();
         let size = 0;
-        Attributes { kind, mode: 0o700, uid: 0, gid: 0, nlink, size, atime: at, mtime: at, ctime: at }
+        Attributes {
+            kind,
+            mode: 0o700,
+            uid: 0,
+            gid: 0,
+            nlink,
+            size,
+            atime: at,
+            mtime: at,
+            ctime: at,
+        }
     }
 
     #[test]
@@ -148,10 +158,7 @@ mod tests {
                 (folder, node(Kind::Directory, 2)),
                 (file, node(Kind::File, 1)),
             ],
-            entries: vec![
-                (FileId::ROOT, b"d".to_vec(), folder),
-                (folder, b"f".to_vec(), file),
-            ],
+            entries: vec![(FileId::ROOT, b"d".to_vec(), folder), (folder, b"f".to_vec(), file)],
             ..Image::default()
         };
         assert_eq!(Progress::of(&image), Progress::Done, "imported: not ours to empty");

@@ -76,9 +76,7 @@ pub(super) async fn lead(
 
 /// Waits until the directive is anything but to lead `epoch`.
 async fn fenced(directives: &mut watch::Receiver<Directive>, epoch: Epoch) -> String {
-    let over = |directive: &Directive| {
-        !matches!(directive, Directive::Lead { epoch: ours, .. } if *ours == epoch)
-    };
+    let over = |directive: &Directive| !matches!(directive, Directive::Lead { epoch: ours, .. } if *ours == epoch);
     match directives.wait_for(over).await.as_deref() {
         Ok(Directive::StepDown { why, .. }) => why.to_string(),
         Ok(other) => format!("directed otherwise: {other:?}"),
@@ -172,11 +170,8 @@ impl<'a> Scope<'a> {
         if progress != Progress::Done {
             initialise::begin(&*journal, clock::now())?;
         }
-        let mut options = MountOptions::new(
-            &self.node.config.mount,
-            &self.node.config.cluster.service,
-            epoch,
-        );
+        let mut options =
+            MountOptions::new(&self.node.config.mount, &self.node.config.cluster.service, epoch);
         options.threads = self.node.mount_threads;
         let gate: Arc<dyn Gate> = Arc::new(LeaseDoor(self.node.runner.gate()));
         let to_mount = Arc::clone(&journal);
@@ -223,7 +218,11 @@ impl<'a> Scope<'a> {
     }
 
     /// Ends everything. Returns why this replica should not lead again, if it should not.
-    async fn demote(mut self, end: End, directives: &mut watch::Receiver<Directive>) -> Option<String> {
+    async fn demote(
+        mut self,
+        end: End,
+        directives: &mut watch::Receiver<Directive>,
+    ) -> Option<String> {
         self.node.board.set(|situation| {
             situation.ready = false;
             situation.state = "demoting".to_owned();

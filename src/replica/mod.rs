@@ -58,6 +58,9 @@ pub enum ReplicaError {
     /// The log takes nothing any more.
     #[error("the log takes nothing: {0}")]
     Refused(#[from] Refused),
+    /// The ambassador beside the replica cannot start.
+    #[error(transparent)]
+    Proxy(#[from] crate::proxy::ProxyError),
     /// `init` failed.
     #[error("the init command failed with {0}; see its output above")]
     Init(String),

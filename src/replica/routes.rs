@@ -1,8 +1,8 @@
 //! What the election's view means for an ambassador's route.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use mainstay_ambassador::RouteState;
+use mainstay_ambassador::{Address, Moment, RouteState};
 use mainstay_election::runner::Observed;
 use tokio::sync::watch;
 
@@ -25,15 +25,21 @@ pub async fn keep(
 }
 
 fn state(seen: &Observed, ttl: Duration) -> RouteState {
-    let Some((view, age)) = seen.view.as_ref().zip(seen.age()) else {
-        return RouteState::default();
-    };
-    let trusted_until = Instant::now() + ttl.saturating_sub(age);
+    let Some(view) = &seen.view else { return RouteState::unknown() };
     let leader = view.leader.as_ref().map(|stored| &stored.value);
+    let address = leader.and_then(|leader| leader.service.as_deref());
+    let parsed = address.and_then(|text| match text.parse::<Address>() {
+        Ok(address) => Some(address),
+        Err(error) => {
+            tracing::error!(%error, "the leader's service address is unusable");
+            None
+        }
+    });
     RouteState {
         epoch: leader.map_or(0, |leader| leader.epoch.0),
-        leader: leader.and_then(|leader| leader.service.clone()),
-        ready: leader.is_some_and(|leader| leader.ready),
-        trusted_until: Some(trusted_until),
+        ready: parsed.is_some() && leader.is_some_and(|leader| leader.ready),
+        leader: parsed,
+        trusted_until: Moment::from_boot(seen.fresh_at.since_boot()) + ttl,
+        attested: None,
     }
 }

@@ -29,6 +29,22 @@ pub use restart::{Restart, Restarts};
 pub use service::{Exit, Service};
 pub use spec::Spec;
 
+/// The signal of this name, with or without `SIG`.
+#[must_use]
+pub fn signal_named(name: &str) -> Option<rustix::process::Signal> {
+    use rustix::process::Signal;
+    Some(match name.strip_prefix("SIG").unwrap_or(name) {
+        "TERM" => Signal::TERM,
+        "INT" => Signal::INT,
+        "QUIT" => Signal::QUIT,
+        "HUP" => Signal::HUP,
+        "USR1" => Signal::USR1,
+        "USR2" => Signal::USR2,
+        "KILL" => Signal::KILL,
+        _ => return None,
+    })
+}
+
 /// Why the service's processes could not be handled.
 #[derive(Debug, thiserror::Error)]
 pub enum SuperviseError {

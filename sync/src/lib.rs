@@ -15,6 +15,7 @@ pub mod namespace;
 pub mod op;
 pub mod position;
 pub mod quarantine;
+pub mod replicate;
 pub mod store;
 pub mod transport;
 pub mod volume;

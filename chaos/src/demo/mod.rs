@@ -80,8 +80,8 @@ pub async fn run(show: &Show) -> Result<Seen> {
         .await?;
         if show.restart {
             cluster.node(&failover.from)?.start()?;
-            cluster.quiet().await?;
-            screen.say(&format!("{} is back, as a follower, and equal", failover.from));
+            cluster.whole().await?;
+            screen.say(&format!("{} is back, as a follower", failover.from));
         }
         failovers.push(failover);
     }

@@ -185,18 +185,28 @@ impl Cluster {
         self.reaches("a ready leader", |status| status.ready).await
     }
 
-    /// Waits until every running node follows or leads with nothing outstanding.
+    /// Waits until every running node leads or follows.
+    ///
+    /// # Errors
+    /// They did not in time.
+    pub async fn whole(&self) -> Result<Status> {
+        let nodes = self.started();
+        self.reaches("every node in its role", |status| status.is_whole(&nodes)).await
+    }
+
+    /// Waits until every running node follows or leads with nothing outstanding. Not to be asked
+    /// for while somebody writes.
     ///
     /// # Errors
     /// They did not in time.
     pub async fn quiet(&self) -> Result<Status> {
-        let nodes: Vec<_> = self
-            .replicas
-            .iter()
-            .filter(|replica| replica.is_started())
-            .map(|replica| replica.node.as_str())
-            .collect();
+        let nodes = self.started();
         self.reaches("all replicas equal", |status| status.is_quiet(&nodes)).await
+    }
+
+    fn started(&self) -> Vec<&str> {
+        let started = self.replicas.iter().filter(|replica| replica.is_started());
+        started.map(|replica| replica.node.as_str()).collect()
     }
 
     /// Waits until `is_so` holds of the status.

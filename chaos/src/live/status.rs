@@ -66,15 +66,24 @@ impl Status {
         self.replicas.iter().find(|replica| replica.node == node)
     }
 
+    /// Whether the leader serves and every one of `nodes` leads or takes its records as they are
+    /// made.
+    #[must_use]
+    pub fn is_whole(&self, nodes: &[&str]) -> bool {
+        self.ready
+            && nodes.iter().all(|node| {
+                self.replica(node)
+                    .is_some_and(|replica| replica.role == "leader" || replica.state == "streaming")
+            })
+    }
+
     /// Whether the leader serves, every one of `nodes` is registered, and none lags.
     #[must_use]
     pub fn is_quiet(&self, nodes: &[&str]) -> bool {
-        self.ready
+        self.is_whole(nodes)
             && nodes.iter().all(|node| {
-                self.replica(node).is_some_and(|replica| {
-                    replica.role == "leader"
-                        || (replica.state == "streaming" && replica.lag_ops == Some(0))
-                })
+                self.replica(node)
+                    .is_some_and(|replica| replica.role == "leader" || replica.lag_ops == Some(0))
             })
     }
 }
