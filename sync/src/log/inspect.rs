@@ -45,7 +45,7 @@ pub struct SegmentReport {
 /// # Errors
 /// The directory or a file in it cannot be read at all, or is of another version.
 pub fn inspect(dir: &Path, floor: Position) -> Result<Inspection, LogError> {
-    let disk = RealDisk::existing(dir);
+    let disk = RealDisk::read_only(dir);
     let listing = recovery::list(&disk)?;
     let segments = listing.segments.iter().map(|segment| report(&disk, segment));
     let segments = segments.collect::<Result<Vec<_>, _>>()?;
