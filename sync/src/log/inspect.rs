@@ -59,8 +59,8 @@ pub fn inspect(dir: &Path, floor: Position) -> Result<Inspection, LogError> {
 
 fn report(disk: &dyn Disk, segment: &Segment) -> Result<SegmentReport, LogError> {
     let file = segment.path(disk);
-    let mut walk = Walk::new(segment.id, segment.file.clone());
-    let mut last = segment.base;
+    let mut walk = Walk::new(segment.id(), segment.file.clone());
+    let mut last = segment.base();
     let mut records = 0;
     let broken = loop {
         match walk.place().map_err(|source| LogError::io("read", file.clone(), source))? {
@@ -73,5 +73,5 @@ fn report(disk: &dyn Disk, segment: &Segment) -> Result<SegmentReport, LogError>
             _ => break None,
         }
     };
-    Ok(SegmentReport { file, base: segment.base, last, records, bytes: walk.offset, broken })
+    Ok(SegmentReport { file, base: segment.base(), last, records, bytes: walk.offset, broken })
 }
