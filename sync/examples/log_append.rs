@@ -17,7 +17,7 @@ use mainstay_sync::position::{Epoch, FileId, Position, Seq};
 
 /// A Postgres page, the commonest write.
 const WRITE_BYTES: usize = 8 << 10;
-const FILE_BYTES: u64 = 32 << 20;
+const FILE_BYTES: u64 = 16 << 20;
 
 #[expect(clippy::print_stdout, reason = "this is what it is for")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {

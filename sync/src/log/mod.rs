@@ -59,7 +59,7 @@ pub struct LogOptions {
 
 impl Default for LogOptions {
     fn default() -> LogOptions {
-        LogOptions { segment_bytes: 32 << 20, tail_bytes: 32 << 20, spare_segments: 4 }
+        LogOptions { segment_bytes: 16 << 20, tail_bytes: 32 << 20, spare_segments: 4 }
     }
 }
 
