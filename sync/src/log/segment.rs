@@ -15,6 +15,7 @@ use super::format::{
 use crate::position::{Position, Seq};
 
 const WINDOW_BYTES: usize = 1 << 20;
+const ZEROS: [u8; 4096] = [0; 4096];
 
 /// A prepared file that waits to be begun.
 pub(super) struct Blank {
@@ -136,6 +137,12 @@ impl Walk {
             let window = self.bytes(WINDOW_BYTES)?;
             let mut at = 0;
             while at + FRAME_HEADER_BYTES <= window.len() {
+                // Most of what follows a log's end was never written. A header that begins in
+                // these zeros has its length among them.
+                if window[at..].starts_with(&ZEROS) {
+                    at += ZEROS.len();
+                    continue;
+                }
                 if let Some(header) = FrameHeader::decode(&window[at..], id) {
                     claimed = claimed.max(Some(header.durable));
                 }

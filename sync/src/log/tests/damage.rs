@@ -118,6 +118,37 @@ fn a_record_before_a_durable_one_is_damage_wherever_it_breaks() {
 }
 
 #[test]
+fn durable_records_beyond_a_hole_of_zeros_are_found() {
+    let disk = ModelDisk::new(1);
+    let options = LogOptions { segment_bytes: 32 << 10, ..options() };
+    let log = Log::start(Box::new(disk.clone()), options, Position::default()).unwrap();
+    for (seq, length) in [(1, 50), (2, 9000), (3, 50)] {
+        log.append(&record(1, seq, length)).unwrap();
+        log.wait_durable(Seq(seq)).unwrap();
+    }
+    drop(log);
+    let segment = recovery::list(&disk).unwrap().segments.remove(0);
+    let mut walk = Walk::new(segment.id(), segment.file.clone());
+    for _ in 1..=2 {
+        let header = walk.header().unwrap().unwrap();
+        walk.step_over(&header);
+    }
+    let (name, third) = (segment.id().file_name(), walk.offset as usize);
+    let whole = disk.bytes(&name);
+    // However the hole lies to the pages, down to the very start of the record beyond.
+    for end in third - 300..=third {
+        let mut bytes = whole.clone();
+        bytes[SEGMENT_HEADER_BYTES as usize + 24..end].fill(0);
+        disk.set_bytes(&name, bytes);
+        let listing = recovery::list(&disk).unwrap();
+        let outcome = recovery::follow(&disk, &listing, Position::default()).map(|ends| ends.head);
+        let damaged =
+            matches!(outcome, Err(LogError::Damaged { seq: Seq(1), durable: Seq(2), .. }));
+        assert!(damaged, "a hole up to {end}: {outcome:?}");
+    }
+}
+
+#[test]
 fn what_a_start_has_found_is_known_durable_to_the_next() {
     let (disk, _) = small_log();
     drop(start(&disk).unwrap());
