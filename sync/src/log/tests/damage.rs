@@ -31,7 +31,7 @@ fn small_log() -> (ModelDisk, Vec<String>) {
     drop(log);
     let listing = recovery::list(&disk).unwrap();
     let names: Vec<String> =
-        listing.segments.iter().map(|segment| segment.id.file_name()).collect();
+        listing.segments.iter().map(|segment| segment.id().file_name()).collect();
     assert_eq!(names.len(), 2);
     (disk, names)
 }
@@ -42,8 +42,8 @@ fn recovered(disk: &ModelDisk) -> Result<u64, LogError> {
     let ends = recovery::follow(disk, &listing, Position::default())?;
     let mut found = 0;
     for (index, segment) in listing.segments.iter().enumerate() {
-        let end = listing.segments.get(index + 1).map_or(ends.head.seq, |next| next.base.seq);
-        let mut walk = Walk::new(segment.id, segment.file.clone());
+        let end = listing.segments.get(index + 1).map_or(ends.head.seq, |next| next.base().seq);
+        let mut walk = Walk::new(segment.id(), segment.file.clone());
         while found < end.0 {
             let Place::Frame(header, body) = walk.place().unwrap() else { panic!("a gap") };
             walk.step_over(&header);
@@ -94,7 +94,7 @@ fn a_record_before_a_durable_one_is_damage_wherever_it_breaks() {
         let whole = disk.bytes(name);
         let listing = recovery::list(&disk).unwrap();
         let id = SegmentId::of_file_name(name).unwrap();
-        let segment = listing.segments.iter().find(|segment| segment.id == id).unwrap();
+        let segment = listing.segments.iter().find(|segment| segment.id() == id).unwrap();
         let mut walk = Walk::new(id, segment.file.clone());
         while let Some(header) = walk.header().unwrap() {
             for at in [0, 5, 20, 36, 36 + header.length as usize - 1] {
@@ -115,6 +115,56 @@ fn a_record_before_a_durable_one_is_damage_wherever_it_breaks() {
             walk.step_over(&header);
         }
     }
+}
+
+#[test]
+fn durable_records_beyond_a_hole_of_zeros_are_found() {
+    let disk = ModelDisk::new(1);
+    let options = LogOptions { segment_bytes: 32 << 10, ..options() };
+    let log = Log::start(Box::new(disk.clone()), options, Position::default()).unwrap();
+    for (seq, length) in [(1, 50), (2, 5000), (3, 50)] {
+        log.append(&record(1, seq, length)).unwrap();
+        log.wait_durable(Seq(seq)).unwrap();
+    }
+    drop(log);
+    let segment = recovery::list(&disk).unwrap().segments.remove(0);
+    let mut walk = Walk::new(segment.id(), segment.file.clone());
+    for _ in 1..=2 {
+        let header = walk.header().unwrap().unwrap();
+        walk.step_over(&header);
+    }
+    let (name, third) = (segment.id().file_name(), walk.offset as usize);
+    let whole = disk.bytes(&name);
+    // However the hole lies to the pages, down to the very start of the record beyond.
+    for end in third - 300..=third {
+        let mut bytes = whole.clone();
+        bytes[SEGMENT_HEADER_BYTES as usize + 24..end].fill(0);
+        disk.set_bytes(&name, bytes);
+        let listing = recovery::list(&disk).unwrap();
+        let outcome = recovery::follow(&disk, &listing, Position::default()).map(|ends| ends.head);
+        let damaged =
+            matches!(outcome, Err(LogError::Damaged { seq: Seq(1), durable: Seq(2), .. }));
+        assert!(damaged, "a hole up to {end}: {outcome:?}");
+    }
+}
+
+#[test]
+fn what_a_start_has_found_is_known_durable_to_the_next() {
+    let (disk, _) = small_log();
+    drop(start(&disk).unwrap());
+    let listing = recovery::list(&disk).unwrap();
+    let last = listing.segments.last().unwrap();
+    let name = last.id().file_name();
+    let mut walk = Walk::new(last.id(), last.file.clone());
+    while walk.header().unwrap().is_some_and(|header| header.position.seq < Seq(RECORDS)) {
+        let header = walk.header().unwrap().unwrap();
+        walk.step_over(&header);
+    }
+    let mut bytes = disk.bytes(&name);
+    bytes[walk.offset as usize + 60] ^= 1;
+    disk.set_bytes(&name, bytes);
+    let outcome = recovered(&disk);
+    assert!(matches!(outcome, Err(LogError::Damaged { seq: Seq(RECORDS), .. })), "{outcome:?}");
 }
 
 #[test]
@@ -198,7 +248,7 @@ fn a_lost_batch_in_a_file_that_was_not_begun_never_comes_back() {
             (FrameHeader { length, body_crc, position: at(1, seq), durable: Seq(0) }, bytes)
         })
         .collect();
-    Segment::begun(&blank, Position::default(), Seq(0))
+    Segment::begun(&blank, Position::default())
         .write_frames(SEGMENT_HEADER_BYTES, &frames)
         .unwrap();
     let log = start(&disk).unwrap();

@@ -96,6 +96,7 @@ fn on_a_full_disk_what_was_taken_is_written_and_the_rest_refused() {
     let floor = at(1, taken - 1);
     let log = Log::start(Box::new(disk.clone()), options(), floor).unwrap();
     assert_eq!(log.head(), at(1, taken));
+    assert!(matches!(log.append(&record(1, taken + 1, 1000)), Err(LogError::NoSpace)));
     disk.set_room(None);
     goes_on(&log, &mut taken);
     log.wait_durable(Seq(taken)).unwrap();

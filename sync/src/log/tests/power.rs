@@ -109,11 +109,24 @@ impl Witness {
     }
 }
 
+/// Names the seed that failed.
+struct SeedOnPanic(u64);
+
+impl Drop for SeedOnPanic {
+    #[expect(clippy::print_stderr, reason = "a test's last words")]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("this was seed {}", self.0);
+        }
+    }
+}
+
 fn ends(error: &LogError) -> bool {
     matches!(error, LogError::Failed { .. } | LogError::Io { .. })
 }
 
 fn lives(seed: u64) {
+    let _named = SeedOnPanic(seed);
     let mut rng = StdRng::seed_from_u64(seed);
     let mut disk = ModelDisk::new(seed);
     let mut witness = Witness { history: Vec::new(), durable: 0, checkpoint: at(0, 0), epoch: 1 };
@@ -139,7 +152,31 @@ fn lives(seed: u64) {
 #[test]
 fn what_was_durable_survives_and_nothing_else_comes_back() {
     for seed in 0..SEEDS {
-        println!("seed {seed}");
         lives(seed);
+    }
+}
+
+#[test]
+fn a_restarted_log_stays_so_through_power_losses() {
+    let floor = at(4, 900);
+    for seed in 0..40 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let disk = ModelDisk::new(seed);
+        let log = Log::start(Box::new(disk.clone()), tiny(), at(0, 0)).unwrap();
+        for seq in 1..=10 {
+            log.append(&record(1, seq, 1000)).unwrap();
+        }
+        log.restart_at(floor).unwrap();
+        log.append(&record(4, 901, 1000)).unwrap();
+        log.wait_durable(Seq(901)).unwrap();
+        let mut disk = disk.after_power_loss();
+        drop(log);
+        for _ in 0..3 {
+            disk.fail_after(rng.random_range(0..40), Fault::PowerLost);
+            drop(Log::start(Box::new(disk.clone()), tiny(), floor));
+            disk = disk.after_power_loss();
+        }
+        let log = Log::start(Box::new(disk), tiny(), floor).unwrap();
+        assert_eq!((log.head(), log.first()), (at(4, 901), Seq(901)), "seed {seed}");
     }
 }
