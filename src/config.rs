@@ -4,8 +4,8 @@
 //! [`Document::run`] and its siblings build what one command needs. Whatever is wrong is said all
 //! at once, since an operator who learns of one mistake per start loses patience.
 //!
-//! Hazard: secrets. They are in [`SecretText`], which prints nothing, and in
-//! [`ClusterConfig::coordination`], which may hold a password.
+//! Hazard: secrets. They are in [`SecretText`], which prints nothing, and in the coordinator's
+//! address, which may hold a password: [`without_password`] before it is shown.
 
 mod build;
 mod document;

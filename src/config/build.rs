@@ -4,14 +4,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use mainstay_election::values::{Durability, MaxLag, NodeName, Tags};
+use mainstay_election::{CoordinationAddress, EtcdOptions, Login};
 
 use super::document::Document;
 use super::problem::{ConfigError, Problem};
 use super::schema;
 use super::types::{
-    AmbassadorConfig, CheckConfig, ClusterConfig, EtcdConfig, HoldConfig, PeerConfig,
-    ProcessConfig, ReadyConfig, ReadyProbe, RestartConfig, RouteConfig, RouteTo, RunConfig,
-    SecretText,
+    AmbassadorConfig, CheckConfig, ClusterConfig, HoldConfig, PeerConfig, ProcessConfig,
+    ReadyConfig, ReadyProbe, RestartConfig, RouteConfig, RouteTo, RunConfig, SecretText,
 };
 
 /// What a value stands for while a problem with it is already on the list.
@@ -128,16 +128,18 @@ impl<'a> Builder<'a> {
     }
 
     fn cluster(&mut self) -> ClusterConfig {
+        let coordination = self.required("coordination", "\"etcd://10.0.1.5:2379\"");
+        ClusterConfig {
+            service: self.required("service", "\"orders-db\""),
+            coordination: coordination.parse().unwrap_or_else(|_| placeholder_coordination()),
+            etcd: self.etcd(),
+            ttl: self.defaulted(self.document.duration("ttl")),
+        }
+    }
+
+    fn etcd(&mut self) -> EtcdOptions {
         let document = self.document;
-        let etcd = EtcdConfig {
-            ca: document.path("etcd.ca"),
-            cert: document.path("etcd.cert"),
-            key: document.path("etcd.key"),
-            user: document.text("etcd.user"),
-            password_file: document.path("etcd.password_file"),
-        };
-        let pairs = [("etcd.cert", "etcd.key"), ("etcd.user", "etcd.password_file")];
-        for (one, other) in pairs {
+        for (one, other) in [("etcd.cert", "etcd.key"), ("etcd.user", "etcd.password_file")] {
             if document.is_given(one) != document.is_given(other) {
                 let given = if document.is_given(one) { one } else { other };
                 self.refuse(
@@ -147,11 +149,23 @@ impl<'a> Builder<'a> {
                 );
             }
         }
-        ClusterConfig {
-            service: self.required("service", "\"orders-db\""),
-            coordination: self.required("coordination", "\"etcd://10.0.1.5:2379\""),
-            etcd,
-            ttl: self.defaulted(document.duration("ttl")),
+        let password = document.path("etcd.password_file").and_then(|path| {
+            let read = std::fs::read_to_string(&path);
+            read.map(|text| text.trim_end_matches(['\r', '\n']).to_owned())
+                .map_err(|error| {
+                    let what =
+                        format!("the password file {} cannot be read: {error}", path.display());
+                    self.refuse("etcd.password_file", what, "name a file that this user can read");
+                })
+                .ok()
+        });
+        EtcdOptions {
+            ca: document.path("etcd.ca"),
+            identity: document.path("etcd.cert").zip(document.path("etcd.key")),
+            login: document
+                .text("etcd.user")
+                .zip(password)
+                .map(|(user, password)| Login { user, password }),
         }
     }
 
@@ -349,6 +363,10 @@ impl<'a> Builder<'a> {
             );
         }
     }
+}
+
+fn placeholder_coordination() -> CoordinationAddress {
+    CoordinationAddress::Sqlite { path: PathBuf::new() }
 }
 
 fn placeholder_node() -> NodeName {

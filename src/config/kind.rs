@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use mainstay_election::CoordinationAddress;
 use mainstay_election::values::check_name;
 
 /// What values a key takes.
@@ -97,7 +98,10 @@ impl Kind {
             Kind::Text => checked(!text.is_empty(), "is empty"),
             Kind::Name => checked(check_name(text).is_ok(), "is not a name"),
             Kind::Path => checked(text.starts_with('/'), "is not an absolute path"),
-            Kind::Coordination => checked(is_coordination(text), "names no store that is known"),
+            Kind::Coordination => match text.parse::<CoordinationAddress>() {
+                Ok(_) => Ok(Value::Text(text.to_owned())),
+                Err(error) => Err(format!("is of no use: {error}")),
+            },
             Kind::Socket => checked(is_socket(text), "is not an IP address and port"),
             Kind::Listen => checked(
                 is_socket(text) || text.strip_prefix("unix:/").is_some_and(|path| !path.is_empty()),
@@ -249,18 +253,6 @@ fn is_host_port(text: &str) -> bool {
     let bracketed = host.starts_with('[') && host.ends_with(']');
     let port = port.parse::<u16>().is_ok_and(|port| port != 0);
     port && !host.is_empty() && (is_socket(text) || (!host.contains(':') && !bracketed))
-}
-
-fn is_coordination(text: &str) -> bool {
-    let members = text.strip_prefix("etcd://").or_else(|| text.strip_prefix("etcds://"));
-    match members {
-        // A user and password may stand before `@`.
-        Some(members) => {
-            let members = members.rsplit_once('@').map_or(members, |(_, hosts)| hosts);
-            members.split(',').all(is_host_port)
-        }
-        None => text.strip_prefix("sqlite:///").is_some_and(|path| !path.is_empty()),
-    }
 }
 
 fn a_type(value: &toml::Value) -> &'static str {

@@ -3,9 +3,12 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use mainstay_election::coordinator::{Coordinator, CoordinatorError};
 use mainstay_election::values::{Durability, MaxLag, NodeName, Tags};
+use mainstay_election::{CoordinationAddress, EtcdOptions, connect};
 
 /// All that a replica needs.
 #[derive(Clone, Debug)]
@@ -41,42 +44,26 @@ pub struct RunConfig {
 }
 
 /// Which service, and who decides who leads it: all that watching needs.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct ClusterConfig {
     /// The service's name.
     pub service: String,
-    /// `etcd://…`, `etcds://…` or `sqlite:///…`; may hold a password, so is never printed whole.
-    pub coordination: String,
+    /// Where the coordinator is. May hold a password, which its `Debug` does not show.
+    pub coordination: CoordinationAddress,
     /// How etcd is spoken to.
-    pub etcd: EtcdConfig,
+    pub etcd: EtcdOptions,
     /// How long a leader that is not heard still counts as one.
     pub ttl: Duration,
 }
 
-impl fmt::Debug for ClusterConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClusterConfig")
-            .field("service", &self.service)
-            .field("coordination", &super::without_password(&self.coordination))
-            .field("etcd", &self.etcd)
-            .field("ttl", &self.ttl)
-            .finish()
+impl ClusterConfig {
+    /// The coordinator.
+    ///
+    /// # Errors
+    /// As [`mainstay_election::connect`] says.
+    pub async fn connect(&self) -> Result<Arc<dyn Coordinator>, CoordinatorError> {
+        connect(&self.coordination, &self.etcd, &self.service, self.ttl).await
     }
-}
-
-/// How etcd is spoken to. All absent is plain.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct EtcdConfig {
-    /// The CA that signed etcd's certificates (PEM).
-    pub ca: Option<PathBuf>,
-    /// Our certificate (PEM).
-    pub cert: Option<PathBuf>,
-    /// Its key (PEM).
-    pub key: Option<PathBuf>,
-    /// Our user.
-    pub user: Option<String>,
-    /// A file with its password.
-    pub password_file: Option<PathBuf>,
 }
 
 /// Where other replicas reach this one.
