@@ -1,5 +1,6 @@
 //! Mainstay: one daemon per replica, joining election, volume and service.
 
+pub mod api;
 pub mod cli;
 pub mod config;
 <<<<<<< HEAD

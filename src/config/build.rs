@@ -128,9 +128,10 @@ impl<'a> Builder<'a> {
     }
 
     fn cluster(&mut self) -> ClusterConfig {
+        let service = self.required("service", "\"orders-db\"");
         let coordination = self.required("coordination", "\"etcd://10.0.1.5:2379\"");
         ClusterConfig {
-            service: self.required("service", "\"orders-db\""),
+            service,
             coordination: coordination.parse().unwrap_or_else(|_| placeholder_coordination()),
             etcd: self.etcd(),
             ttl: self.defaulted(self.document.duration("ttl")),

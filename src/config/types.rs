@@ -60,7 +60,7 @@ impl ClusterConfig {
     /// The coordinator.
     ///
     /// # Errors
-    /// As [`mainstay_election::connect`] says.
+    /// As [`connect`] says.
     pub async fn connect(&self) -> Result<Arc<dyn Coordinator>, CoordinatorError> {
         connect(&self.coordination, &self.etcd, &self.service, self.ttl).await
     }
