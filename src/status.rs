@@ -5,7 +5,9 @@
 
 use std::time::Duration;
 
-use mainstay_election::values::{Durability, Lag, Member, Replica, Request, Role, Seq, UnixMs};
+use mainstay_election::values::{
+    Config, Durability, Lag, Member, Replica, Request, Role, Seq, UnixMs,
+};
 use mainstay_election::view::View;
 use serde::Serialize;
 
@@ -152,7 +154,11 @@ fn stale_ms(facts: &Facts<'_>) -> u64 {
 }
 
 fn all_heard(facts: &Facts<'_>, replicas: &[ReplicaLine]) -> bool {
-    replicas.iter().all(|line| line.age_ms.is_some_and(|age| age <= stale_ms(facts)))
+    replicas.iter().all(|line| is_heard(facts, line))
+}
+
+fn is_heard(facts: &Facts<'_>, line: &ReplicaLine) -> bool {
+    line.age_ms.is_some_and(|age| age <= stale_ms(facts))
 }
 
 /// Those that the config names and those that are registered.
@@ -247,7 +253,7 @@ fn guarantee(facts: &Facts<'_>, replicas: &[ReplicaLine], heirs: &[String]) -> G
             if config.degraded { "fewer copies are kept than were asked for" } else { "" },
         ),
         Durability::Async => (
-            async_guarantee(config.max_lag.bytes, config.max_lag.ms, replicas, heirs),
+            async_guarantee(facts, config, replicas, heirs),
             "an fsync is acknowledged before followers have it (durability is async)",
         ),
     };
@@ -257,13 +263,15 @@ fn guarantee(facts: &Facts<'_>, replicas: &[ReplicaLine], heirs: &[String]) -> G
 
 /// What would be lost if the leader's disk went now.
 fn async_guarantee(
-    bytes_max: Option<u64>,
-    ms_max: Option<u64>,
+    facts: &Facts<'_>,
+    config: &Config,
     replicas: &[ReplicaLine],
     heirs: &[String],
 ) -> String {
-    let lags = replicas.iter().filter(|line| line.may_take_over).filter_map(|line| line.lag);
-    let bound = match (bytes_max, ms_max) {
+    // What was said long ago says nothing of now.
+    let heard = replicas.iter().filter(|line| line.may_take_over && is_heard(facts, line));
+    let lags = heard.filter_map(|line| line.lag);
+    let bound = match (config.max_lag.bytes, config.max_lag.ms) {
         (None, None) => "no bound is set".to_owned(),
         (bytes, ms) => {
             let bytes = bytes.map(table::bytes_text);
@@ -275,10 +283,10 @@ fn async_guarantee(
     // The best of the heirs takes over.
     match lags.min_by_key(|lag| lag.ops) {
         Some(lag) if lag.ops == 0 => {
-            format!("a failover would lose nothing that was reported; {bound}")
+            format!("by the latest reports a failover would lose nothing; {bound}")
         }
         Some(lag) => format!(
-            "a failover would lose about {} ops, {}, of the last {}; {bound}",
+            "by the latest reports a failover would lose {} ops, {}, of the last {}; {bound}",
             lag.ops,
             table::bytes_text(lag.bytes),
             table::span_text(lag.ms)
@@ -286,7 +294,7 @@ fn async_guarantee(
         None if heirs.is_empty() => {
             "the only copy that counts is the leader's: losing its disk loses data".to_owned()
         }
-        None => format!("how much a failover would lose is not known while nobody leads; {bound}"),
+        None => format!("what a failover would lose is not known now; {bound}"),
     }
 }
 
@@ -295,7 +303,7 @@ fn warnings(facts: &Facts<'_>, replicas: &[ReplicaLine]) -> Vec<String> {
     for line in replicas {
         match line.age_ms {
             None => warnings.push(format!("{} is {}", line.node, line.state)),
-            Some(age) if age > stale_ms(facts) => warnings.push(format!(
+            Some(age) if !is_heard(facts, line) => warnings.push(format!(
                 "{} has not been heard for {}; what is said of it is that old",
                 line.node,
                 table::span_text(age)
@@ -366,6 +374,14 @@ fn to_do(
     }
     if !missing.is_empty() {
         to_do.push(format!("start mainstay on {}, or mend its network", listed(&missing, "and")));
+    }
+    let silent = replicas.iter().filter(|line| line.role.is_some() && !is_heard(facts, line));
+    let silent: Vec<_> = silent.map(|line| line.node.clone()).collect();
+    if !silent.is_empty() {
+        to_do.push(format!("see whether mainstay hangs on {}", listed(&silent, "or")));
+    }
+    if leader.is_some() && heirs.is_empty() && to_do.is_empty() {
+        to_do.push("see each replica's state and the warnings: no copy could take over".to_owned());
     }
     to_do
 }

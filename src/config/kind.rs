@@ -100,7 +100,7 @@ impl Kind {
             Kind::Path => checked(text.starts_with('/'), "is not an absolute path"),
             Kind::Coordination => match text.parse::<CoordinationAddress>() {
                 Ok(_) => Ok(Value::Text(text.to_owned())),
-                Err(error) => Err(format!("is of no use: {error}")),
+                Err(error) => Err(format!("cannot be used: {error}")),
             },
             Kind::Socket => checked(is_socket(text), "is not an IP address and port"),
             Kind::Listen => checked(

@@ -29,9 +29,7 @@ pub fn render(report: &Report) -> String {
         out.push('\n');
         replicas(&mut out, &report.replicas);
     }
-    if !report.warnings.is_empty() || !report.to_do.is_empty() {
-        out.push('\n');
-    }
+    out.push('\n');
     for warning in &report.warnings {
         let _ = writeln!(out, "warning: {warning}");
     }
