@@ -6,6 +6,7 @@
 
 pub mod commit;
 pub mod export;
+pub mod fsck;
 pub mod image;
 pub mod import;
 pub mod journal;

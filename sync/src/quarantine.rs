@@ -146,6 +146,22 @@ impl Quarantine {
         })
     }
 
+    /// Moves files here, under the names that they have.
+    pub(crate) fn keep_files(
+        &self,
+        manifest: &Manifest,
+        files: &[PathBuf],
+    ) -> Result<PathBuf, QuarantineError> {
+        self.keep(manifest, |partial| {
+            for (number, path) in files.iter().enumerate() {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                let to = partial.join(format!("{number}-{name}"));
+                fs::rename(path, &to).map_err(QuarantineError::on("move", path))?;
+            }
+            Ok(())
+        })
+    }
+
     /// Its name comes last, and durably: either all of it is here or nothing.
     fn keep(
         &self,

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
@@ -135,8 +136,11 @@ fn refuse_foreign(path: &Path) -> Result<(), VolumeError> {
         Err(cause) => return Err(VolumeError::on("read", path)(cause)),
     };
     for entry in entries {
-        let name = entry.map_err(VolumeError::on("read", path))?.file_name();
-        let ours = OURS.iter().any(|ours| name == *ours) || name == "lost+found";
+        let entry = entry.map_err(VolumeError::on("read", path))?;
+        let name = entry.file_name();
+        // A daemon may have put its socket here before it opened the volume.
+        let socket = entry.file_type().is_ok_and(|kind| kind.is_socket());
+        let ours = socket || OURS.iter().any(|ours| name == *ours) || name == "lost+found";
         if !ours {
             let found = name.to_string_lossy().into_owned();
             return Err(VolumeError::NotOurs { path: path.to_owned(), found });
