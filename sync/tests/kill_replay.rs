@@ -173,7 +173,7 @@ fn a_killed_leader_is_found_at_a_prefix_with_everything_it_acknowledged() {
         }
         writer.model.check(&found);
         drop(volume);
-        let report = mainstay_sync::fsck::fsck(dir.path(), false).unwrap();
+        let report = mainstay_sync::fsck::fsck(dir.path(), &options(), false).unwrap();
         assert!(report.problems.is_empty(), "{report:?}");
     }
 }

@@ -103,9 +103,9 @@ fn what_goes_in_comes_out() {
         (dir.path().join("source"), dir.path().join("state"), dir.path().join("target"));
     fs::create_dir(&source).unwrap();
     make_source(&source);
-    let imported = import(&source, &state).unwrap();
+    let imported = import(&source, &state, &options()).unwrap();
     assert_eq!(imported.position, Position { epoch: Epoch(1), seq: Seq(1) });
-    let exported = export(&state, &target).unwrap();
+    let exported = export(&state, &options(), &target).unwrap();
     assert_eq!(exported.files, imported.files);
     assert_eq!(listing(&target), listing(&source));
     let (held, taken) = (fs::metadata(source.join("sparse")), fs::metadata(target.join("sparse")));
@@ -121,7 +121,7 @@ fn what_goes_in_comes_out() {
     same_as_plain(&contents(&follower), &source);
     drop((leading, follower));
     drop(volume);
-    let report = mainstay_sync::fsck::fsck(&state, false).unwrap();
+    let report = mainstay_sync::fsck::fsck(&state, &options(), false).unwrap();
     assert!(report.problems.is_empty(), "{report:?}");
 }
 
@@ -131,12 +131,12 @@ fn an_import_only_fills_what_is_blank() {
     let (source, state) = (dir.path().join("source"), dir.path().join("state"));
     fs::create_dir(&source).unwrap();
     fs::write(source.join("a"), b"a").unwrap();
-    import(&source, &state).unwrap();
-    assert!(matches!(import(&source, &state), Err(ImportError::NotBlank { .. })));
+    import(&source, &state, &options()).unwrap();
+    assert!(matches!(import(&source, &state, &options()), Err(ImportError::NotBlank { .. })));
     let inside = source.join("state");
-    assert!(matches!(import(&source, &inside), Err(ImportError::Nested { .. })));
+    assert!(matches!(import(&source, &inside, &options()), Err(ImportError::Nested { .. })));
     let around = dir.path();
-    assert!(import(&source, around).is_err());
+    assert!(import(&source, around, &options()).is_err());
 }
 
 #[test]
@@ -145,20 +145,20 @@ fn an_export_touches_nothing_but_an_empty_target() {
     let (source, state) = (dir.path().join("source"), dir.path().join("state"));
     fs::create_dir(&source).unwrap();
     fs::write(source.join("a"), b"a").unwrap();
-    import(&source, &state).unwrap();
-    assert!(matches!(export(&state, &source), Err(ExportError::NotEmpty(_))));
-    assert!(matches!(export(&state, &state.join("out")), Err(ExportError::Inside(_))));
+    import(&source, &state, &options()).unwrap();
+    assert!(matches!(export(&state, &options(), &source), Err(ExportError::NotEmpty(_))));
+    assert!(matches!(export(&state, &options(), &state.join("out")), Err(ExportError::Inside(_))));
     assert!(!state.join("out").exists());
     let target = dir.path().join("target");
     let volume = Volume::open(&state, options()).unwrap();
-    let refused = export(&state, &target).unwrap_err();
+    let refused = export(&state, &options(), &target).unwrap_err();
     assert!(matches!(refused, ExportError::Volume(VolumeError::InUse { .. })), "{refused}");
     assert!(!target.exists());
     drop(volume);
     let nothing = dir.path().join("nothing");
-    assert!(export(&nothing, &target).is_err());
+    assert!(export(&nothing, &options(), &target).is_err());
     assert!(!nothing.exists() && !target.exists());
-    export(&state, &target).unwrap();
+    export(&state, &options(), &target).unwrap();
 }
 
 #[test]
@@ -171,7 +171,7 @@ fn an_export_holds_what_only_the_log_had() {
     support::Writer::new(&leading, Epoch(1), 4).random_ops(150);
     let expected = contents(&volume);
     drop((leading, volume));
-    export(&state, &target).unwrap();
+    export(&state, &options(), &target).unwrap();
     same_as_plain(&expected, &target);
 }
 

@@ -177,11 +177,15 @@ impl Report {
 }
 
 /// Checks the volume in `state_dir`, which nobody may have open; with `repair` also mends what is
-/// safe to.
+/// safe to. `options` are what the replica runs with.
 ///
 /// # Errors
 /// The check itself could not be made. What it finds is in the report.
-pub fn fsck(state_dir: &Path, repair: bool) -> Result<Report, VolumeError> {
+pub fn fsck(
+    state_dir: &Path,
+    options: &VolumeOptions,
+    repair: bool,
+) -> Result<Report, VolumeError> {
     let missing = || std::io::Error::new(std::io::ErrorKind::NotFound, "there is no volume");
     if !state_dir.join("vow").exists() {
         return Err(VolumeError::on("check", state_dir)(missing()));
@@ -189,7 +193,7 @@ pub fn fsck(state_dir: &Path, repair: bool) -> Result<Report, VolumeError> {
     if repair {
         // Brings the objects to the end of the log, if it can be opened at all; if not, the check
         // below says why.
-        match Volume::open(state_dir, VolumeOptions::default()).and_then(Volume::close) {
+        match Volume::open(state_dir, options.clone()).and_then(Volume::close) {
             Err(error @ VolumeError::InUse { .. }) => return Err(error),
             Err(error) => tracing::warn!("the log could not be applied: {error}"),
             Ok(()) => {}
@@ -198,7 +202,7 @@ pub fn fsck(state_dir: &Path, repair: bool) -> Result<Report, VolumeError> {
     let directory = Directory::lock(state_dir)?;
     let mut report = check(directory.path())?;
     if repair {
-        objects::repair(directory.path(), &mut report)?;
+        objects::repair(directory.path(), options.quarantine_bytes_max, &mut report)?;
     }
     report.problems.sort_by_key(|of| std::cmp::Reverse(of.severity));
     Ok(report)

@@ -10,7 +10,7 @@ use crate::op::Kind;
 use crate::position::{FileId, Lineage};
 use crate::quarantine::{Manifest, Quarantine};
 use crate::store::index;
-use crate::volume::{VolumeError, VolumeOptions};
+use crate::volume::VolumeError;
 use crate::vow::Vow;
 
 /// Compares what is in `root` with the index.
@@ -89,7 +89,7 @@ fn id_of(path: &Path, low: u64) -> Option<FileId> {
 }
 
 /// Mends what is safe to mend, and marks it.
-pub(super) fn repair(state: &Path, report: &mut Report) -> Result<(), VolumeError> {
+pub(super) fn repair(state: &Path, bound: u64, report: &mut Report) -> Result<(), VolumeError> {
     let mut foreign = Vec::new();
     for problem in &mut report.problems {
         match &problem.what {
@@ -115,7 +115,6 @@ pub(super) fn repair(state: &Path, report: &mut Report) -> Result<(), VolumeErro
     if foreign.is_empty() {
         return Ok(());
     }
-    let bound = VolumeOptions::default().quarantine_bytes_max;
     let quarantine = Quarantine::open(state, bound)?;
     let volume = Vow::load(state)?.map(|vow| vow.volume).unwrap_or_default();
     let lineage = index::reader(&state.join("meta.db"))

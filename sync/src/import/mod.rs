@@ -71,15 +71,20 @@ pub struct Imported {
     pub files: usize,
 }
 
-/// Makes a volume in `state_dir` out of the plain files in `source`, which nobody may be using.
+/// Makes a volume in `state_dir` out of the plain files in `source`, which nobody may be
+/// using. `options` are what the replica will run with.
 ///
 /// # Errors
 /// See [`ImportError`]. An import that failed half way left an incomplete volume, which another
 /// import replaces.
-pub fn import(source: &Path, state_dir: &Path) -> Result<Imported, ImportError> {
+pub fn import(
+    source: &Path,
+    state_dir: &Path,
+    options: &VolumeOptions,
+) -> Result<Imported, ImportError> {
     let scanned = scan::scan(source)?;
     refuse_nested(source, state_dir)?;
-    let volume = Volume::open(state_dir, VolumeOptions::default())?;
+    let volume = Volume::open(state_dir, options.clone())?;
     let position = volume.head();
     if !volume.building() && (volume.cluster().is_some() || position != Position::default()) {
         return Err(ImportError::NotBlank { path: state_dir.to_owned(), position });

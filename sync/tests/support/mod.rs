@@ -21,7 +21,7 @@ use rand::{Rng, SeedableRng};
 /// Small bounds, so that short tests reach them, and no checkpoint but those that are asked for.
 pub fn options() -> VolumeOptions {
     VolumeOptions {
-        log: LogOptions { segment_bytes: 4 << 20, tail_bytes: 1 << 20, ..LogOptions::default() },
+        log: LogOptions { segment_bytes: 1 << 20, tail_bytes: 1 << 20, ..LogOptions::default() },
         descriptors_max: 8,
         checkpoint_interval: Duration::from_secs(3600),
         ..VolumeOptions::default()
