@@ -1,5 +1,11 @@
 //! The log on a real disk; on worse ones in the modules below.
 
+mod damage;
+mod faults;
+mod layout;
+mod model;
+mod power;
+
 use std::path::Path;
 use std::sync::Mutex;
 
@@ -282,6 +288,33 @@ async fn async_readers_follow_appends_and_files() {
         append(&appending, 1, seq..=seq);
     }
     assert_eq!(reading.await.unwrap(), (1..=60).collect::<Vec<u64>>());
+}
+
+#[test]
+fn a_reader_of_appends_never_looks_on_the_disk_for_what_is_not_there_yet() {
+    const LAST: u64 = 3000;
+    let dir = TempDir::new().unwrap();
+    let options = LogOptions { segment_bytes: 256 << 10, tail_bytes: 0, spare_segments: 2 };
+    let log = Log::open(dir.path(), options, Position::default()).unwrap();
+    let mut reader = log.reader(Seq(0)).unwrap();
+    let stop = Stop::new(&log);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for seq in 1..=LAST {
+                log.append(&record(1, seq, 100)).unwrap();
+                if seq % 10 == 0 {
+                    std::thread::yield_now();
+                }
+            }
+        });
+        let mut expected = 1;
+        while expected <= LAST {
+            for frame in reader.next_blocking(UpTo::Appended, 700, &stop).unwrap() {
+                assert_eq!(frame.record(), record(1, expected, 100));
+                expected += 1;
+            }
+        }
+    });
 }
 
 #[test]
