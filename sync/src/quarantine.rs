@@ -108,14 +108,21 @@ impl Quarantine {
     pub(crate) fn open(state_dir: &Path, bytes_max: u64) -> Result<Quarantine, QuarantineError> {
         let root = state_dir.join("quarantine");
         fs::create_dir_all(&root).map_err(QuarantineError::on("create", &root))?;
-        for entry in fs::read_dir(&root).map_err(QuarantineError::on("read", &root))? {
-            let path = entry.map_err(QuarantineError::on("read", &root))?.path();
+        let quarantine = Quarantine { root, bytes_max };
+        quarantine.tidy()?;
+        Ok(quarantine)
+    }
+
+    fn tidy(&self) -> Result<(), QuarantineError> {
+        let root = &self.root;
+        for entry in fs::read_dir(root).map_err(QuarantineError::on("read", root))? {
+            let path = entry.map_err(QuarantineError::on("read", root))?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             if name.starts_with(PARTIAL) {
                 fs::remove_dir_all(&path).map_err(QuarantineError::on("remove", &path))?;
             }
         }
-        Ok(Quarantine { root, bytes_max })
+        Ok(())
     }
 
     /// Keeps a whole volume. Its objects get second names here, so they must not change any more.

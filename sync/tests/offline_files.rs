@@ -1,5 +1,8 @@
 //! Plain files in and out of a replica that does not run, byte for byte.
 
+// A test that is skipped says so where people look.
+#![allow(clippy::print_stderr)]
+
 mod support;
 
 use std::fs;

@@ -1,5 +1,8 @@
 //! A volume at its bounds: full disks, slow appliers, tails that must go.
 
+// A test that is skipped says so where people look.
+#![allow(clippy::print_stderr)]
+
 mod support;
 
 use std::path::{Path, PathBuf};

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
@@ -47,7 +47,7 @@ impl Directory {
     /// Another process has it, it holds something else, or it cannot be made.
     pub fn lock(path: &Path) -> Result<Directory, VolumeError> {
         refuse_foreign(path)?;
-        fs::create_dir_all(path).map_err(VolumeError::on("create", path))?;
+        create(path)?;
         let path = fs::canonicalize(path).map_err(VolumeError::on("find", path))?;
         let file = path.join(LOCK);
         let mut lock = OpenOptions::new()
@@ -119,6 +119,15 @@ impl Directory {
         }
         Ok(())
     }
+}
+
+/// Makes the directory, for our eyes only: the names in the index are the service's secrets too.
+fn create(path: &Path) -> Result<(), VolumeError> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(VolumeError::on("create", path))
 }
 
 /// A random id; two copies never share one.
