@@ -7,6 +7,7 @@
 pub mod capture;
 pub mod commit;
 pub mod export;
+pub mod fsck;
 pub mod image;
 pub mod import;
 pub mod journal;

@@ -108,14 +108,21 @@ impl Quarantine {
     pub(crate) fn open(state_dir: &Path, bytes_max: u64) -> Result<Quarantine, QuarantineError> {
         let root = state_dir.join("quarantine");
         fs::create_dir_all(&root).map_err(QuarantineError::on("create", &root))?;
-        for entry in fs::read_dir(&root).map_err(QuarantineError::on("read", &root))? {
-            let path = entry.map_err(QuarantineError::on("read", &root))?.path();
+        let quarantine = Quarantine { root, bytes_max };
+        quarantine.tidy()?;
+        Ok(quarantine)
+    }
+
+    fn tidy(&self) -> Result<(), QuarantineError> {
+        let root = &self.root;
+        for entry in fs::read_dir(root).map_err(QuarantineError::on("read", root))? {
+            let path = entry.map_err(QuarantineError::on("read", root))?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             if name.starts_with(PARTIAL) {
                 fs::remove_dir_all(&path).map_err(QuarantineError::on("remove", &path))?;
             }
         }
-        Ok(Quarantine { root, bytes_max })
+        Ok(())
     }
 
     /// Keeps a whole volume. Its objects get second names here, so they must not change any more.
@@ -143,6 +150,22 @@ impl Quarantine {
             let mut file = File::create_new(&path).map_err(QuarantineError::on("create", &path))?;
             write(&mut file)?;
             file.sync_all().map_err(QuarantineError::on("sync", &path))
+        })
+    }
+
+    /// Moves files here, under the names that they have.
+    pub(crate) fn keep_files(
+        &self,
+        manifest: &Manifest,
+        files: &[PathBuf],
+    ) -> Result<PathBuf, QuarantineError> {
+        self.keep(manifest, |partial| {
+            for (number, path) in files.iter().enumerate() {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                let to = partial.join(format!("{number}-{name}"));
+                fs::rename(path, &to).map_err(QuarantineError::on("move", path))?;
+            }
+            Ok(())
         })
     }
 

@@ -4,7 +4,8 @@ mod support;
 
 use mainstay_sync::op::{Change, Kind};
 use mainstay_sync::position::{ClusterId, Epoch, FileId, Position, Seq};
-use mainstay_sync::volume::{Volume, VolumeError};
+use mainstay_sync::store::rows::Row;
+use mainstay_sync::volume::{Piece, Volume, VolumeError};
 use support::{Writer, contents, copy_all, options, record_of};
 
 const CLUSTER: ClusterId = ClusterId([7; 16]);
@@ -100,6 +101,29 @@ fn a_copy_that_is_not_finished_is_marked_and_begun_again() {
     assert!(!follower.building(), "the mark went with the last checkpoint");
     follower.wait_applied(follower.head().seq).unwrap();
     assert_eq!(contents(&follower), contents(&leader));
+}
+
+#[test]
+fn a_copy_takes_no_bytes_that_its_rows_do_not_know() {
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (leader, leading) = led(here.path(), 1);
+    let mut writer = Writer::new(&leading, Epoch(1), 3);
+    let id = writer.create(Kind::File);
+    writer.write(id, 0, &[1; 100]);
+    leader.wait_applied(leader.head().seq).unwrap();
+    let follower = Volume::open(there.path(), options()).unwrap();
+    let mut snapshot = leader.snapshot().unwrap();
+    let mut builder = follower.build(snapshot.header()).unwrap();
+    builder.take(&snapshot.next_piece().unwrap().unwrap()).unwrap();
+    let bytes = bytes::Bytes::from_static(b"evil");
+    for (id, offset) in [(FileId(999), 0), (FileId::ROOT, 0), (id, 97), (id, u64::MAX)] {
+        let piece = Piece::Data { id, offset, bytes: bytes.clone() };
+        let refused = builder.take(&piece);
+        assert!(matches!(refused, Err(VolumeError::Unsound(_))), "{id} {offset}: {refused:?}");
+    }
+    let (parent, child, birth) = (FileId::ROOT, Some(id), Seq(1));
+    let row = Row::Entry { parent, name: b"../../etc".to_vec(), child, birth };
+    assert!(matches!(builder.take(&Piece::Rows(vec![row])), Err(VolumeError::Unsound(_))));
 }
 
 #[test]

@@ -38,17 +38,21 @@ pub struct Exported {
 /// Writes the volume in `state_dir` into `target` as plain files, as of the end of its log.
 ///
 /// The volume is opened as a daemon would open it, so a tail of the log that was not applied yet
-/// is applied first; it must not be in use.
+/// is applied first; it must not be in use. `options` are what the replica runs with.
 ///
 /// # Errors
 /// See [`ExportError`].
-pub fn export(state_dir: &Path, target: &Path) -> Result<Exported, ExportError> {
+pub fn export(
+    state_dir: &Path,
+    options: &VolumeOptions,
+    target: &Path,
+) -> Result<Exported, ExportError> {
     if !state_dir.join("vow").exists() {
         let missing = io::Error::new(io::ErrorKind::NotFound, "there is no volume");
         return Err(VolumeError::on("open", state_dir)(missing).into());
     }
     let made = prepare(target, state_dir)?;
-    let exported = read_out(state_dir, target);
+    let exported = read_out(state_dir, options, target);
     if exported.is_err() && made {
         // What cannot be removed is an empty directory.
         let _ = fs::remove_dir(target);
@@ -56,8 +60,12 @@ pub fn export(state_dir: &Path, target: &Path) -> Result<Exported, ExportError> 
     exported
 }
 
-fn read_out(state_dir: &Path, target: &Path) -> Result<Exported, ExportError> {
-    let volume = Volume::open(state_dir, VolumeOptions::default())?;
+fn read_out(
+    state_dir: &Path,
+    options: &VolumeOptions,
+    target: &Path,
+) -> Result<Exported, ExportError> {
+    let volume = Volume::open(state_dir, options.clone())?;
     if volume.building() {
         return Err(VolumeError::Building.into());
     }

@@ -71,12 +71,15 @@ pub(crate) fn write(image: &Image, content: &Content<'_>, target: &Path) -> Resu
     written
 }
 
+/// The extended attributes of each file, by full name.
+type Xattrs<'a> = HashMap<FileId, Vec<(&'a [u8], &'a [u8])>>;
+
 struct Tree<'a> {
     content: &'a Content<'a>,
     target: &'a Path,
     nodes: HashMap<FileId, &'a Attributes>,
     children: HashMap<FileId, Vec<(&'a [u8], FileId)>>,
-    xattrs: HashMap<FileId, Vec<(&'a [u8], &'a [u8])>>,
+    xattrs: Xattrs<'a>,
     /// The first name of each file, to which its other names are links.
     placed: HashMap<FileId, PathBuf>,
 }
@@ -87,7 +90,7 @@ impl<'a> Tree<'a> {
         for (parent, name, child) in &image.entries {
             children.entry(*parent).or_default().push((name, *child));
         }
-        let mut xattrs: HashMap<FileId, Vec<(&[u8], &[u8])>> = HashMap::new();
+        let mut xattrs: Xattrs<'a> = HashMap::new();
         for (id, name, value) in &image.xattrs {
             xattrs.entry(*id).or_default().push((name, value));
         }

@@ -71,15 +71,20 @@ pub struct Imported {
     pub files: usize,
 }
 
-/// Makes a volume in `state_dir` out of the plain files in `source`, which nobody may be using.
+/// Makes a volume in `state_dir` out of the plain files in `source`, which nobody may be
+/// using. `options` are what the replica will run with.
 ///
 /// # Errors
 /// See [`ImportError`]. An import that failed half way left an incomplete volume, which another
 /// import replaces.
-pub fn import(source: &Path, state_dir: &Path) -> Result<Imported, ImportError> {
+pub fn import(
+    source: &Path,
+    state_dir: &Path,
+    options: &VolumeOptions,
+) -> Result<Imported, ImportError> {
     let scanned = scan::scan(source)?;
     refuse_nested(source, state_dir)?;
-    let volume = Volume::open(state_dir, VolumeOptions::default())?;
+    let volume = Volume::open(state_dir, options.clone())?;
     let position = volume.head();
     if !volume.building() && (volume.cluster().is_some() || position != Position::default()) {
         return Err(ImportError::NotBlank { path: state_dir.to_owned(), position });
@@ -94,17 +99,18 @@ pub fn import(source: &Path, state_dir: &Path) -> Result<Imported, ImportError> 
         files: scanned.image.nodes.len() as u64,
         bytes: 0,
     };
-    let mut builder = volume.build(&header)?;
-    give_rows(&scanned, &mut builder)?;
+    let mut taker = Taker { builder: volume.build(&header)?, rows: Vec::with_capacity(ROWS) };
+    taker.take_rows(&scanned)?;
     for (id, of) in &scanned.image.nodes {
         if of.kind == Kind::File && of.size > 0 {
-            give_content(*id, of.size, &scanned.paths[id], &mut builder)?;
+            taker.take_content(*id, of.size, &scanned.paths[id])?;
         }
     }
-    if let Some(path) = scanned.changed(source)? {
+    taker.flush()?;
+    if let Some(path) = scanned.changed()? {
         return Err(ImportError::Changed(path));
     }
-    builder.finish(START)?;
+    taker.builder.finish(START)?;
     volume.close()?;
     Ok(Imported { cluster, position: START, files: scanned.image.nodes.len() })
 }
@@ -119,72 +125,66 @@ fn refuse_nested(source: &Path, state_dir: &Path) -> Result<(), ImportError> {
     Ok(())
 }
 
-fn give_rows(scanned: &Scanned, builder: &mut Builder) -> Result<(), ImportError> {
-    let birth = START.seq;
-    let image = &scanned.image;
-    let nodes =
-        image.nodes.iter().map(|(id, of)| Row::Node { id: *id, attributes: of.clone(), birth });
-    let entries = image.entries.iter().map(|(parent, name, child)| Row::Entry {
-        parent: *parent,
-        name: name.clone(),
-        child: Some(*child),
-        birth,
-    });
-    let xattrs = image.xattrs.iter().map(|(id, name, value)| Row::Xattr {
-        id: *id,
-        name: name.clone(),
-        value: Some(value.clone()),
-        birth,
-    });
-    let mut rows: Vec<Row> = Vec::with_capacity(ROWS);
-    for row in nodes.chain(entries).chain(xattrs) {
-        rows.push(row);
-        if rows.len() == ROWS {
-            builder.take(&Piece::Rows(std::mem::take(&mut rows)))?;
-        }
-    }
-    Ok(builder.take(&Piece::Rows(rows))?)
+/// Gives pieces to the volume, rows many at a time.
+struct Taker {
+    builder: Builder,
+    rows: Vec<Row>,
 }
 
-/// Data and its chunks' births; holes stay holes, and have none.
-fn give_content(
-    id: FileId,
-    size: u64,
-    path: &Path,
-    builder: &mut Builder,
-) -> Result<(), ImportError> {
-    let failed = |cause: io::Error| TreeError::on("read", path)(cause);
-    let file = File::open(path).map_err(failed)?;
-    let mut at = 0;
-    while at < size {
-        let from = match rustix::fs::seek(&file, SeekFrom::Data(at)) {
-            Ok(from) => from,
-            Err(Errno::NXIO) => break,
-            Err(errno) => return Err(failed(errno.into()).into()),
-        };
-        let mut bytes = vec![0; (size.saturating_sub(from)).min(BYTES as u64) as usize];
-        let read = file.read_at(&mut bytes, from).map_err(failed)?;
-        if read == 0 {
-            // It is shorter than it was, which the second look will find.
-            break;
-        }
-        bytes.truncate(read);
-        // A hole read as zeros within the piece is not kept as one; pieces are small.
-        give_births(id, from, read as u64, builder)?;
-        builder.take(&Piece::Data { id, offset: from, bytes: bytes.into() })?;
-        at = from + read as u64;
+impl Taker {
+    fn take_row(&mut self, row: Row) -> Result<(), ImportError> {
+        self.rows.push(row);
+        if self.rows.len() == ROWS { self.flush() } else { Ok(()) }
     }
-    Ok(())
-}
 
-fn give_births(
-    id: FileId,
-    from: u64,
-    length: u64,
-    builder: &mut Builder,
-) -> Result<(), ImportError> {
-    let birth = START.seq;
-    let chunks = from / CHUNK_BYTES..(from + length).div_ceil(CHUNK_BYTES);
-    let rows = chunks.map(|index| Row::Chunk { id, index, birth }).collect();
-    Ok(builder.take(&Piece::Rows(rows))?)
+    fn flush(&mut self) -> Result<(), ImportError> {
+        Ok(self.builder.take(&Piece::Rows(std::mem::take(&mut self.rows)))?)
+    }
+
+    /// All but the chunks'.
+    fn take_rows(&mut self, scanned: &Scanned) -> Result<(), ImportError> {
+        let birth = START.seq;
+        let image = &scanned.image;
+        for (id, of) in &image.nodes {
+            self.take_row(Row::Node { id: *id, attributes: of.clone(), birth })?;
+        }
+        for (parent, name, child) in &image.entries {
+            let (parent, name, child) = (*parent, name.clone(), Some(*child));
+            self.take_row(Row::Entry { parent, name, child, birth })?;
+        }
+        for (id, name, value) in &image.xattrs {
+            let (id, name, value) = (*id, name.clone(), Some(value.clone()));
+            self.take_row(Row::Xattr { id, name, value, birth })?;
+        }
+        self.flush()
+    }
+
+    /// Data and its chunks' births; holes stay holes, and have none.
+    fn take_content(&mut self, id: FileId, size: u64, path: &Path) -> Result<(), ImportError> {
+        let failed = |cause: io::Error| TreeError::on("read", path)(cause);
+        let file = File::open(path).map_err(failed)?;
+        let (mut at, mut born) = (0, 0);
+        while at < size {
+            let from = match rustix::fs::seek(&file, SeekFrom::Data(at)) {
+                Ok(from) if from < size => from,
+                Ok(_) | Err(Errno::NXIO) => break,
+                Err(errno) => return Err(failed(errno.into()).into()),
+            };
+            // A small hole within the piece is read as zeros, and not kept as one.
+            let mut bytes = vec![0; (size - from).min(BYTES as u64) as usize];
+            let read = file.read_at(&mut bytes, from).map_err(failed)?;
+            if read == 0 {
+                // It is shorter than it was, which the second look will find.
+                break;
+            }
+            bytes.truncate(read);
+            at = from + read as u64;
+            for index in (from / CHUNK_BYTES).max(born)..at.div_ceil(CHUNK_BYTES) {
+                self.take_row(Row::Chunk { id, index, birth: START.seq })?;
+            }
+            born = at.div_ceil(CHUNK_BYTES);
+            self.builder.take(&Piece::Data { id, offset: from, bytes: bytes.into() })?;
+        }
+        Ok(())
+    }
 }

@@ -135,8 +135,8 @@ impl Scanned {
         }
     }
 
-    /// The first file that is not as it was found, or is new, if any.
-    pub(crate) fn changed(&self, root: &Path) -> Result<Option<PathBuf>, TreeError> {
+    /// A file that is not as it was found, if any. A new one shows in its directory's times.
+    pub(crate) fn changed(&self) -> Result<Option<PathBuf>, TreeError> {
         for (id, path) in &self.paths {
             let found = match fs::symlink_metadata(path) {
                 Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
@@ -148,8 +148,6 @@ impl Scanned {
                 return Ok(Some(path.clone()));
             }
         }
-        // A new name moves its directory's times, which were looked at above.
-        debug_assert!(self.paths.contains_key(&FileId::ROOT), "{} was scanned", root.display());
         Ok(None)
     }
 }

@@ -177,6 +177,16 @@ impl Index {
         Ok(())
     }
 
+    /// Whether a commit need not be durable by itself. The next one that is takes all before it
+    /// along, as they are in one file, one after the other.
+    ///
+    /// # Errors
+    /// What SQLite said.
+    pub fn hurry(&mut self, hurry: bool) -> Result<(), StoreError> {
+        let synchronous = if hurry { "NORMAL" } else { "FULL" };
+        Ok(self.db.pragma_update(None, "synchronous", synchronous)?)
+    }
+
     /// Moves only the checkpoint.
     ///
     /// # Errors

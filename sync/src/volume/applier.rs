@@ -80,6 +80,8 @@ fn apply(running: &Running, record: &Record) -> Result<(), VolumeError> {
 }
 
 fn checkpoint_due(running: &Running) -> bool {
-    running.log.unreleased_bytes() >= running.options.checkpoint_bytes
+    // Whoever waits for room in the log waits for a checkpoint, whatever else is due when.
+    running.log_full()
+        || running.log.unreleased_bytes() >= running.options.checkpoint_bytes
         || running.live().delta.noted >= running.options.checkpoint_changes
 }

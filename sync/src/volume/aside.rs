@@ -58,6 +58,7 @@ pub(super) fn truncate_after(volume: &Volume, ancestor: Position) -> Result<(), 
     if head.seq <= ancestor.seq {
         return Ok(());
     }
+    refuse_applied(&running, ancestor)?;
     // With its threads ended nothing more is applied, so what is found now stays so.
     running.stop();
     let cut = cut(volume, &running, head, ancestor);
@@ -71,10 +72,7 @@ fn cut(
     head: Position,
     ancestor: Position,
 ) -> Result<(), VolumeError> {
-    let applied = running.progress.applied();
-    if applied > ancestor.seq {
-        return Err(VolumeError::Applied { applied, ancestor });
-    }
+    refuse_applied(running, ancestor)?;
     let quarantine =
         Quarantine::open(volume.state_dir(), volume.inner.options.quarantine_bytes_max)?;
     let why = format!("records after {ancestor}, which a newer epoch does not have");
@@ -87,6 +85,13 @@ fn cut(
     ));
     quarantine.keep_bound()?;
     Ok(())
+}
+
+fn refuse_applied(running: &Running, ancestor: Position) -> Result<(), VolumeError> {
+    match running.progress.applied() {
+        applied if applied > ancestor.seq => Err(VolumeError::Applied { applied, ancestor }),
+        _ => Ok(()),
+    }
 }
 
 /// The records as they are in the log, each after its length as 4 little-endian bytes.

@@ -44,6 +44,7 @@ pub(super) fn begin(volume: &Volume, header: &SnapshotHeader) -> Result<Builder,
         floor: header.floor,
     };
     let running = volume.begin_again(&start, Some(header.cluster))?;
+    running.ledger().index.hurry(true)?;
     Ok(Builder { running, start: header.position, has_content: false })
 }
 
@@ -104,6 +105,7 @@ impl Builder {
     pub fn content_is_there(&mut self) -> Result<(), VolumeError> {
         if !self.has_content {
             self.running.objects.sync_all().map_err(|e| StoreError::Unsynced(e.to_string()))?;
+            self.running.ledger().index.hurry(false)?;
             self.has_content = true;
             self.running.release_applier();
         }

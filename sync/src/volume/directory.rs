@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
@@ -46,7 +47,7 @@ impl Directory {
     /// Another process has it, it holds something else, or it cannot be made.
     pub fn lock(path: &Path) -> Result<Directory, VolumeError> {
         refuse_foreign(path)?;
-        fs::create_dir_all(path).map_err(VolumeError::on("create", path))?;
+        create(path)?;
         let path = fs::canonicalize(path).map_err(VolumeError::on("find", path))?;
         let file = path.join(LOCK);
         let mut lock = OpenOptions::new()
@@ -120,6 +121,15 @@ impl Directory {
     }
 }
 
+/// Makes the directory, for our eyes only: the names in the index are the service's secrets too.
+fn create(path: &Path) -> Result<(), VolumeError> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(VolumeError::on("create", path))
+}
+
 /// A random id; two copies never share one.
 pub(super) fn new_volume_id() -> VolumeId {
     VolumeId(rand::random())
@@ -135,8 +145,11 @@ fn refuse_foreign(path: &Path) -> Result<(), VolumeError> {
         Err(cause) => return Err(VolumeError::on("read", path)(cause)),
     };
     for entry in entries {
-        let name = entry.map_err(VolumeError::on("read", path))?.file_name();
-        let ours = OURS.iter().any(|ours| name == *ours) || name == "lost+found";
+        let entry = entry.map_err(VolumeError::on("read", path))?;
+        let name = entry.file_name();
+        // A daemon may have put its socket here before it opened the volume.
+        let socket = entry.file_type().is_ok_and(|kind| kind.is_socket());
+        let ours = socket || OURS.iter().any(|ours| name == *ours) || name == "lost+found";
         if !ours {
             let found = name.to_string_lossy().into_owned();
             return Err(VolumeError::NotOurs { path: path.to_owned(), found });

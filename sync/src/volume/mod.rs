@@ -38,6 +38,7 @@ use crate::journal::{Objects, Refused, Waiter};
 use crate::log::Log;
 use crate::op::{Change, Record};
 use crate::position::{ClusterId, Epoch, Lineage, Position, Seq, VolumeId};
+use crate::quarantine::Quarantine;
 use crate::store::index::Checkpoint;
 use crate::store::{image, sound};
 use crate::vow::Vow;
@@ -71,6 +72,8 @@ impl Volume {
     pub fn open(state_dir: &Path, options: VolumeOptions) -> Result<Volume, VolumeError> {
         let directory = Directory::lock(state_dir)?;
         let vow = directory.load_vow()?;
+        // Half of what a kill left in quarantine are second names of objects.
+        Quarantine::open(directory.path(), options.quarantine_bytes_max)?;
         let commit = Arc::new(Commit::new(Rule::Local));
         let running = Running::open(&directory, &options, &commit, vow.promised)?;
         Ok(Volume {

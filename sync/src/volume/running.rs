@@ -34,10 +34,12 @@ pub(super) struct Running {
     pub(super) progress: Progress,
     pub(super) options: VolumeOptions,
     pub(super) commit: Arc<Commit>,
-    pub(super) ledger: Mutex<Ledger>,
     pub(super) stop: Stop,
     index_path: PathBuf,
     live: Mutex<Live>,
+    /// After `live`, so that the connection that may write is the last to be closed: it then takes
+    /// SQLite's write-ahead log in, and `meta.db` is all there is.
+    pub(super) ledger: Mutex<Ledger>,
     /// The log's, up to its head, while the index and `live` have theirs.
     lineage: Mutex<Lineage>,
     leads: AtomicBool,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use mainstay_sync::journal::Journal;
+use mainstay_sync::journal::{Journal, Refused, Waiter};
 use mainstay_sync::log::{LogOptions, Stop, UpTo};
 use mainstay_sync::op::{Attributes, Change, Head, Kind, Record, Time};
 use mainstay_sync::position::{Epoch, FileId, Seq};
@@ -21,7 +21,7 @@ use rand::{Rng, SeedableRng};
 /// Small bounds, so that short tests reach them, and no checkpoint but those that are asked for.
 pub fn options() -> VolumeOptions {
     VolumeOptions {
-        log: LogOptions { segment_bytes: 4 << 20, tail_bytes: 1 << 20, ..LogOptions::default() },
+        log: LogOptions { segment_bytes: 1 << 20, tail_bytes: 1 << 20, ..LogOptions::default() },
         descriptors_max: 8,
         checkpoint_interval: Duration::from_secs(3600),
         ..VolumeOptions::default()
@@ -198,6 +198,7 @@ pub struct Writer {
     created: u64,
     pub model: Model,
     pub last: Seq,
+    until: Seq,
 }
 
 impl Writer {
@@ -211,17 +212,33 @@ impl Writer {
             };
             model.now.nodes.insert(*id, node);
         }
+        Writer { model, ..Writer::over(leading.journal.clone(), epoch, seed) }
+    }
+
+    /// Over any journal, with an empty model.
+    pub fn over(journal: Arc<dyn Journal>, epoch: Epoch, seed: u64) -> Writer {
+        let model = Model::default();
         Writer {
-            journal: leading.journal.clone(),
+            journal,
             epoch,
             random: SmallRng::seed_from_u64(seed),
             created: 0,
             model,
             last: Seq(0),
+            until: Seq(u64::MAX),
         }
     }
 
+    /// A random op, of which only the records up to `last` count.
+    pub fn op_up_to(&mut self, last: Seq) {
+        self.until = last;
+        self.random_op();
+    }
+
     fn op(&mut self, changes: Vec<Change>, payload: Vec<u8>) {
+        if self.last >= self.until {
+            return;
+        }
         let payload = Bytes::from(payload);
         self.last = self
             .journal
@@ -256,8 +273,13 @@ impl Writer {
             ctime: time,
         };
         let name = format!("f{}", self.created).into_bytes();
-        let changes =
+        let mut changes =
             vec![Change::Node { id, attributes }, Change::Entry { parent, name, child: Some(id) }];
+        if nlink == 2 {
+            let mut attributes = self.attributes(parent);
+            attributes.nlink += 1;
+            changes.push(Change::Node { id: parent, attributes });
+        }
         self.op(changes, Vec::new());
         id
     }
@@ -309,7 +331,7 @@ impl Writer {
         }
     }
 
-    fn random_op(&mut self) {
+    pub fn random_op(&mut self) {
         let files = self.of_kind(|kind| *kind == Kind::File);
         if files.len() < 3 {
             self.create(Kind::File);
@@ -344,6 +366,42 @@ impl Writer {
             _ => self.remove(id),
         }
     }
+}
+
+/// A root directory as [`mainstay_sync::volume`] makes it, but for its times.
+pub fn root() -> Node {
+    let owner = options().root;
+    let attributes = Attributes {
+        kind: Kind::Directory,
+        mode: owner.mode,
+        uid: owner.uid,
+        gid: owner.gid,
+        nlink: 2,
+        size: 0,
+        atime: Time::default(),
+        mtime: Time::default(),
+        ctime: Time::default(),
+    };
+    Node { attributes, bytes: Vec::new(), xattrs: BTreeMap::new() }
+}
+
+/// Gives out seqs and keeps nothing: for finding out what a writer would have done.
+pub struct Counter(pub std::sync::atomic::AtomicU64);
+
+impl Journal for Counter {
+    fn append(&self, _: Time, _: Vec<Change>, _: Bytes) -> Result<Seq, Refused> {
+        Ok(Seq(self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst) + 1))
+    }
+    fn ready(&self, _: u64, waiter: Waiter) -> Option<Waiter> {
+        Some(waiter)
+    }
+    fn when_committed(&self, _: Seq, waiter: Waiter) {
+        waiter(Ok(()));
+    }
+    fn applied(&self) -> Seq {
+        Seq(0)
+    }
+    fn on_applied(&self, _: Box<dyn Fn(Seq) + Send + Sync>) {}
 }
 
 /// Compares a volume with plain files.
