@@ -110,7 +110,7 @@ fn perform(command: Command, files: &Files, actions: &dyn Actions) -> Result<Exi
         Command::Config(ConfigCommand::Schema) => say(&config_commands::schema())?,
         Command::Import { from } => offline(files, actions, Offline::Import { from })?,
         Command::Export { to } => offline(files, actions, Offline::Export { to })?,
-        Command::Fsck => offline(files, actions, Offline::Fsck)?,
+        Command::Fsck { repair } => offline(files, actions, Offline::Fsck { repair })?,
         Command::Quarantine(task) => {
             let task = match task {
                 QuarantineCommand::List => QuarantineTask::List,

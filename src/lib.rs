@@ -3,7 +3,6 @@
 pub mod api;
 pub mod cli;
 pub mod config;
-pub mod coordination;
 pub mod proxy;
 pub mod replica;
 pub mod status;

@@ -7,13 +7,16 @@ use mainstay::{cli, supervise};
 mod wiring;
 
 fn main() -> ExitCode {
-    // Before anything else: a fencer is small and has one thread, and PID 1 only reaps.
-    if std::env::args_os().nth(1).is_some_and(|word| word == supervise::FENCER_ARGUMENT) {
-        return supervise::fencer_main();
+    // The processes that are this program under another name: small, and not to be disturbed by
+    // a configuration or a log.
+    let mut words = std::env::args().skip(1);
+    match (words.next().as_deref(), words.next()) {
+        (Some(supervise::INIT_COMMAND), Some(spec)) => return supervise::run_init(&spec),
+        (Some(supervise::FENCER_COMMAND), Some(daemon)) => return supervise::run_fencer(&daemon),
+        _ => {}
     }
-    if let Some(code) = supervise::reaper::run_if_pid_1() {
+    if let Some(code) = supervise::as_first_process() {
         return code;
     }
-    supervise::accept_children();
     cli::main(std::env::args_os(), &wiring::Wiring)
 }

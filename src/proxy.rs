@@ -14,7 +14,6 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::config::{AmbassadorConfig, ClusterConfig, RouteConfig, RouteTo};
-use crate::coordination;
 use crate::replica::routes;
 
 /// How long an ending ambassador waits for its clients to finish.
@@ -29,6 +28,9 @@ pub enum ProxyError {
     /// An address to listen on, or a route, is unusable.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// Signals cannot be listened for.
+    #[error("cannot listen for signals: {0}")]
+    Signals(std::io::Error),
     /// A configured address cannot be read.
     #[error("ambassador route {route:?}: {why}")]
     Route {
@@ -126,7 +128,7 @@ impl Proxy {
         let observed = match self.watched.get(service) {
             Some(observed) => observed.clone(),
             None => {
-                let coordinator = coordination::connect_to(&self.cluster, service).await?;
+                let coordinator = self.cluster.connect_for(service).await?;
                 let observed = observe(coordinator, ttl);
                 self.watched.insert(service.to_owned(), observed.clone());
                 observed
@@ -171,4 +173,24 @@ fn address(route: &RouteConfig, text: &str) -> Result<mainstay_ambassador::Addre
         route: route.name.clone(),
         why: error.to_string(),
     })
+}
+
+/// An ambassador as a process of its own, until SIGTERM or SIGINT.
+///
+/// # Errors
+/// It could not start.
+pub async fn run(cluster: ClusterConfig, config: AmbassadorConfig) -> Result<(), ProxyError> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let signals = || Ok((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?));
+    let (mut terminate, mut interrupt) = signals().map_err(ProxyError::Signals)?;
+    let proxy = Proxy::start(&config, &cluster, BTreeMap::new()).await?;
+    for route in &config.routes {
+        tracing::info!(route = %route.name, listen = %route.listen, "takes clients");
+    }
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    proxy.shutdown().await;
+    Ok(())
 }

@@ -76,9 +76,8 @@ async fn a_taken_port_is_named() {
     }
     let port = ports::free().expect("a port");
     let taken = std::net::UdpSocket::bind(("127.0.0.1", port)).expect("a socket");
-    let cluster =
-        one(&[("[peer]\nlisten = ", &format!("[peer]\nlisten = \"127.0.0.1:{port}\" #"))]);
-    let cluster = cluster.await;
+    let line = format!("[peer]\nlisten = \"127.0.0.1:{port}\" #");
+    let cluster = one(&[("[peer]\nlisten = ", &line)]).await;
     let output = run_to_end(&cluster.replicas[0].config());
     assert!(!output.status.success());
     assert!(said(&output).contains(&port.to_string()), "{}", said(&output));

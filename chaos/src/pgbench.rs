@@ -91,10 +91,10 @@ struct Lag {
 
 impl Lag {
     fn see(&mut self, status: &Status) {
-        for replica in &status.replicas {
-            self.ops = self.ops.max(replica.lag_ops.unwrap_or(0));
-            self.bytes = self.bytes.max(replica.lag_bytes.unwrap_or(0));
-            self.ms = self.ms.max(replica.lag_ms.unwrap_or(0));
+        for lag in status.replicas.iter().filter_map(|replica| replica.lag) {
+            self.ops = self.ops.max(lag.ops);
+            self.bytes = self.bytes.max(lag.bytes);
+            self.ms = self.ms.max(lag.ms);
         }
     }
 }

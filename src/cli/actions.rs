@@ -50,8 +50,11 @@ pub enum Offline {
         /// Where to; must be empty or missing.
         to: PathBuf,
     },
-    /// Check it, changing nothing.
-    Fsck,
+    /// Check it.
+    Fsck {
+        /// Mend what is safe to mend; else nothing is changed.
+        repair: bool,
+    },
     /// See to what lost.
     Quarantine(QuarantineTask),
 }

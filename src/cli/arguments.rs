@@ -78,8 +78,12 @@ pub(super) enum Command {
         #[arg(value_name = "DIR")]
         to: PathBuf,
     },
-    /// Check a replica that does not run, changing nothing
-    Fsck,
+    /// Check a replica that does not run
+    Fsck {
+        /// Mend what is safe to mend; without it nothing is changed
+        #[arg(long)]
+        repair: bool,
+    },
     /// See to what lost: diverged tails and damaged copies
     #[command(subcommand)]
     Quarantine(QuarantineCommand),

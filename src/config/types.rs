@@ -62,7 +62,18 @@ impl ClusterConfig {
     /// # Errors
     /// As [`connect`] says.
     pub async fn connect(&self) -> Result<Arc<dyn Coordinator>, CoordinatorError> {
-        connect(&self.coordination, &self.etcd, &self.service, self.ttl).await
+        self.connect_for(&self.service).await
+    }
+
+    /// The same coordinator, for another service's keys.
+    ///
+    /// # Errors
+    /// As [`connect`] says.
+    pub async fn connect_for(
+        &self,
+        service: &str,
+    ) -> Result<Arc<dyn Coordinator>, CoordinatorError> {
+        connect(&self.coordination, &self.etcd, service, self.ttl).await
     }
 }
 

@@ -9,6 +9,7 @@ mod initialise;
 mod lead;
 mod node;
 mod preflight;
+mod publish;
 pub mod routes;
 mod run;
 mod service;

@@ -10,6 +10,7 @@ use mainstay_election::values;
 use mainstay_sync::transport::{Endpoint, EndpointOptions, Peer, Secret};
 use mainstay_sync::volume::{RootOwner, Volume, VolumeOptions};
 use rustix::process::{getegid, geteuid};
+use tokio::net::TcpListener;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 
@@ -17,9 +18,9 @@ use super::node::Node;
 use super::situation::Board;
 use super::stop::Stop;
 use super::vows::VolumeVows;
-use super::{ReplicaError, follow, lead, preflight};
+use super::{ReplicaError, follow, lead, preflight, publish};
+use crate::api;
 use crate::config::RunConfig;
-use crate::coordination;
 use crate::proxy::Proxy;
 use crate::supervise::{Fencer, account};
 
@@ -39,9 +40,11 @@ pub async fn run(config: RunConfig) -> Result<(), ReplicaError> {
     let fencer = Fencer::start(std::path::Path::new("/proc/self/exe"))?;
     let secret: Secret = config.secret.expose().parse()?;
     let volume = open_volume(&config).await?;
-    let coordinator = coordination::connect(&config.cluster).await?;
+    let coordinator = config.cluster.connect().await?;
     let peer = Peer { service: config.cluster.service.clone(), node: config.node.to_string() };
     let endpoint = Endpoint::bind(config.peer.listen, &secret, peer, &EndpointOptions::default())?;
+    let listener =
+        TcpListener::bind(config.api_listen).await.map_err(|error| api_taken(&config, &error))?;
 
     let board = Arc::new(Board::new(config.process.address.clone()));
     let mut settings = Settings::for_ttl(config.cluster.ttl);
@@ -76,13 +79,19 @@ pub async fn run(config: RunConfig) -> Result<(), ReplicaError> {
         }
         None => None,
     };
+    let running = proxy.as_ref().map(Proxy::ambassador);
+    let first = publish::snapshot(&node, running.as_deref());
+    let (snapshots, published) = watch::channel(Arc::new(first));
+    beside.spawn(publish::publish(node.clone(), running, snapshots));
+    beside.spawn(api::serve(listener, published, api::Limits::default()));
 
     let result = play_roles(&node).await;
-    // Nothing is led here any more. Clients of our own ambassador are the last to go.
+    // Nothing is led here any more; the API's tasks hold the proxy, so they end before it.
+    beside.shutdown().await;
     if let Some(proxy) = proxy {
         proxy.shutdown().await;
     }
-    leave(node, beside).await;
+    leave(node).await;
     result
 }
 
@@ -170,10 +179,9 @@ async fn report(node: Node) {
 }
 
 /// Gives the registration up and closes the volume, so that the next start replays nothing.
-async fn leave(node: Node, mut beside: JoinSet<()>) {
+async fn leave(node: Node) {
     // The last word: nothing is led here, so the lease can end at once.
     node.runner.report(node.board.report(&node.volume));
-    beside.shutdown().await;
     let Node { runner, volume, endpoint, followers, .. } = node;
     drop(followers);
     if let Some(runner) = Arc::into_inner(runner) {
@@ -185,4 +193,11 @@ async fn leave(node: Node, mut beside: JoinSet<()>) {
         tracing::warn!(%error, "the volume was not closed in order; the next start replays");
     }
     tracing::info!("stopped");
+}
+
+fn api_taken(config: &RunConfig, error: &std::io::Error) -> ReplicaError {
+    ReplicaError::Preflight {
+        what: format!("the API cannot listen on {}: {error}", config.api_listen),
+        fix: "choose another `api.listen`, or stop what has the port (ss -ltnp)".to_owned(),
+    }
 }

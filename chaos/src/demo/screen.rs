@@ -38,15 +38,17 @@ impl Screen {
         let leader = status.leader.as_deref().unwrap_or("nobody");
         self.say(&format!("epoch {}: {leader} leads", status.epoch));
         for replica in &status.replicas {
-            let lag = match (replica.role.as_str(), replica.lag_ops, replica.lag_bytes) {
-                ("leader", ..) => String::new(),
-                (_, Some(0), _) => "lag 0".to_owned(),
-                (_, Some(ops), bytes) => format!("lag {ops} ops, {} bytes", bytes.unwrap_or(0)),
-                _ => "lag unknown".to_owned(),
+            let lag = match replica.lag {
+                _ if replica.leads() => String::new(),
+                Some(lag) => format!("lag {} ops, {} bytes, {} ms", lag.ops, lag.bytes, lag.ms),
+                None => "lag unknown".to_owned(),
             };
             println!(
                 "             {:4} {:9} {:12} at {:14} {lag}",
-                replica.node, replica.role, replica.state, replica.position
+                replica.node,
+                replica.role.as_deref().unwrap_or("-"),
+                replica.state,
+                replica.position.as_deref().unwrap_or("-")
             );
         }
     }

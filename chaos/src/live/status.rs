@@ -6,8 +6,7 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 
 /// One reading of the cluster.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default)]
 pub struct Status {
     /// The newest epoch.
     pub epoch: u64,
@@ -15,7 +14,7 @@ pub struct Status {
     pub leader: Option<String>,
     /// Whether the leader's service is up.
     pub ready: bool,
-    /// The registered replicas.
+    /// The replicas that are known.
     pub replicas: Vec<ReplicaStatus>,
 }
 
@@ -25,18 +24,56 @@ pub struct Status {
 pub struct ReplicaStatus {
     /// Its node.
     pub node: String,
-    /// `leader` or `follower`.
-    pub role: String,
+    /// `leader` or `follower`; nothing of one that is not registered.
+    pub role: Option<String>,
     /// What it does, in a word.
     pub state: String,
     /// `epoch:seq` of what it holds.
-    pub position: String,
+    pub position: Option<String>,
     /// How far behind the leader.
-    pub lag_ops: Option<u64>,
-    /// How far behind the leader.
-    pub lag_bytes: Option<u64>,
-    /// How far behind the leader.
-    pub lag_ms: Option<u64>,
+    pub lag: Option<Lag>,
+    /// Whether it may lead, should the leader go.
+    pub may_take_over: bool,
+}
+
+/// How far behind.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Lag {
+    /// In ops.
+    pub ops: u64,
+    /// In bytes.
+    pub bytes: u64,
+    /// In milliseconds.
+    pub ms: u64,
+}
+
+/// The JSON of `mainstay status`.
+#[derive(Debug, Deserialize)]
+struct Answer {
+    epoch: u64,
+    leader: Option<Leader>,
+    replicas: Vec<ReplicaStatus>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Leader {
+    node: String,
+    ready: bool,
+}
+
+impl ReplicaStatus {
+    /// Whether it leads.
+    #[must_use]
+    pub fn leads(&self) -> bool {
+        self.role.as_deref() == Some("leader")
+    }
+
+    /// Whether it follows, takes records as they are made, and may take over.
+    #[must_use]
+    pub fn follows(&self) -> bool {
+        self.role.as_deref() == Some("follower") && self.state == "streaming" && self.may_take_over
+    }
 }
 
 impl Status {
@@ -51,12 +88,18 @@ impl Status {
             .output()
             .await
             .context("run mainstay status")?;
-        serde_json::from_slice(&output.stdout).with_context(|| {
+        let answer: Answer = serde_json::from_slice(&output.stdout).with_context(|| {
             format!(
                 "read the answer of mainstay status: {}{}",
                 String::from_utf8_lossy(&output.stdout),
                 String::from_utf8_lossy(&output.stderr)
             )
+        })?;
+        Ok(Status {
+            epoch: answer.epoch,
+            ready: answer.leader.as_ref().is_some_and(|leader| leader.ready),
+            leader: answer.leader.map(|leader| leader.node),
+            replicas: answer.replicas,
         })
     }
 
@@ -72,8 +115,7 @@ impl Status {
     pub fn is_whole(&self, nodes: &[&str]) -> bool {
         self.ready
             && nodes.iter().all(|node| {
-                self.replica(node)
-                    .is_some_and(|replica| replica.role == "leader" || replica.state == "streaming")
+                self.replica(node).is_some_and(|replica| replica.leads() || replica.follows())
             })
     }
 
@@ -82,8 +124,9 @@ impl Status {
     pub fn is_quiet(&self, nodes: &[&str]) -> bool {
         self.is_whole(nodes)
             && nodes.iter().all(|node| {
-                self.replica(node)
-                    .is_some_and(|replica| replica.role == "leader" || replica.lag_ops == Some(0))
+                self.replica(node).is_some_and(|replica| {
+                    replica.leads() || replica.lag.is_some_and(|lag| lag.ops == 0)
+                })
             })
     }
 }
