@@ -1,1 +1,11 @@
-//! Mainstay.
+//! Mainstay: one daemon per replica, joining election, volume and service.
+
+pub mod api;
+pub mod cli;
+pub mod config;
+pub mod coordination;
+pub mod proxy;
+pub mod replica;
+pub mod status;
+pub mod supervise;
+pub mod telemetry;

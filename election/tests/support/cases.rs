@@ -9,7 +9,7 @@ use mainstay_election::coordinator::{
 };
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{LONG, eventually, find, next};
+use super::{LONG, despite_stalls, eventually, find, next};
 
 /// A backend under test.
 #[async_trait]
@@ -20,6 +20,23 @@ pub trait Store: Send + Sync {
     async fn forget_history(&self);
 }
 
+/// A store for one run of one case: no run finds what another left behind.
+struct Attempt<'a> {
+    store: &'a dyn Store,
+    attempt: u32,
+}
+
+#[async_trait]
+impl Store for Attempt<'_> {
+    async fn connect(&self, service: &str) -> Arc<dyn Coordinator> {
+        self.store.connect(&format!("{}-{service}", self.attempt)).await
+    }
+
+    async fn forget_history(&self) {
+        self.store.forget_history().await;
+    }
+}
+
 /// Short enough to wait for, and granted as it is by an etcd with default timing.
 const TTL: Duration = Duration::from_secs(3);
 
@@ -28,7 +45,11 @@ pub async fn all(store: &dyn Store) {
     macro_rules! run {
         ($($case:ident)*) => {$(
             eprintln!("case {}", stringify!($case));
-            timeout(4 * LONG, $case(store)).await.expect(concat!(stringify!($case), " hangs"));
+            despite_stalls(stringify!($case), async |attempt| {
+                let store = Attempt { store, attempt };
+                timeout(4 * LONG, $case(&store)).await.expect(concat!(stringify!($case), " hangs"));
+            })
+            .await;
         )*};
     }
     run! {
@@ -73,6 +94,22 @@ async fn write(coordinator: &Arc<dyn Coordinator>, writes: Vec<Write>) -> Revisi
         Ok(Outcome::Done(revision)) => revision,
         other => panic!("a write without conditions: {other:?}"),
     }
+}
+
+/// Puts `keys` with a new short lease, and says since when it may count.
+async fn write_leased(us: &Arc<dyn Coordinator>, keys: &[&str]) -> (Instant, Grant, Revision) {
+    // A stall longer than the lease, between the two calls, shows nothing.
+    for _ in 0..10 {
+        let begun = Instant::now();
+        let grant = us.grant(TTL).await.expect("a lease");
+        let writes = keys.iter().map(|key| leased(key, grant.id)).collect();
+        match us.transact(vec![], writes).await {
+            Ok(Outcome::Done(revision)) => return (begun, grant, revision),
+            Err(CoordinatorError::LeaseGone) if begun.elapsed() >= grant.ttl => {}
+            other => panic!("a write without conditions: {other:?}"),
+        }
+    }
+    panic!("ten times in a row this machine stalled for longer than a lease");
 }
 
 async fn present(coordinator: &Arc<dyn Coordinator>, key: &str) -> bool {
@@ -226,10 +263,9 @@ async fn impossible_transactions_are_refused(store: &dyn Store) {
 
 async fn a_lease_takes_its_keys_along_not_early(store: &dyn Store) {
     let us = store.connect("expiry").await;
-    let begun = Instant::now();
-    let Grant { id, ttl } = us.grant(TTL).await.expect("a lease");
+    write(&us, vec![put("stays", "1")]).await;
+    let (begun, Grant { id, ttl }, _) = write_leased(&us, &["a", "b"]).await;
     assert!(ttl >= TTL, "{ttl:?} is shorter than was asked for");
-    write(&us, vec![leased("a", id), leased("b", id), put("stays", "1")]).await;
     let contents = us.read().await.expect("a read");
     if begun.elapsed() < ttl {
         let entry = find(&contents, "a").expect("the lease is not over");
@@ -355,8 +391,7 @@ async fn a_watch_skips_nothing(store: &dyn Store) {
 
 async fn a_watch_sees_leases_end(store: &dyn Store) {
     let us = store.connect("ends").await;
-    let grant = us.grant(TTL).await.expect("a lease");
-    let put = write(&us, vec![leased("leader", grant.id)]).await;
+    let (_, _, put) = write_leased(&us, &["leader"]).await;
     let mut watch = us.watch(put).await.expect("a watch");
     // Nobody reads or writes meanwhile: the store itself must notice.
     match next(&mut watch).await {

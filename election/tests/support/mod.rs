@@ -6,10 +6,13 @@
 pub mod cases;
 pub mod etcd;
 
+use std::any::Any;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use mainstay_election::coordinator::{Contents, Coordinator, Entry, Event, Watch};
 use mainstay_election::{CoordinationAddress, EtcdOptions, connect};
 use tokio::time::{Instant, sleep, timeout};
@@ -54,4 +57,26 @@ pub async fn next(watch: &mut Box<dyn Watch>) -> Event {
 /// The entry of `key`, if it is there.
 pub fn find<'a>(contents: &'a Contents, key: &str) -> Option<&'a Entry> {
     contents.entries.iter().find(|entry| entry.key == key)
+}
+
+/// Runs a test that takes any call without an answer for a failure, and runs it again where that
+/// was its failure: etcd itself gives a request up after seven seconds, which a disk that others
+/// are writing to may well need. `test` is told which attempt it is.
+pub async fn despite_stalls<F: Future<Output = ()>>(name: &str, mut test: impl FnMut(u32) -> F) {
+    for attempt in 0.. {
+        let Err(panic) = AssertUnwindSafe(test(attempt)).catch_unwind().await else {
+            return;
+        };
+        let text = panic_text(&*panic);
+        let stalled = text.contains("Unreachable(") || text.contains("cannot be reached");
+        if !stalled || attempt == 3 {
+            resume_unwind(panic);
+        }
+        eprintln!("{name}: once more, since the store did not answer");
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or_default()
 }
