@@ -114,6 +114,11 @@ fn command(world: &mut World, line: &str) -> Option<()> {
             world.node(&name).clock += milliseconds(rest.first()?)?;
             world.step(&name, Event::Tick);
         }
+        "late-bid" => world.late_bid_of = Some((name, milliseconds(rest.first()?)?)),
+        "fit" => {
+            world.node(&name).unfit = None;
+            world.report(&name);
+        }
         "lose-answer" => world.lose_answer_of = Some(name),
         "unfit" => {
             world.node(&name).unfit = Some(rest.join(" "));
@@ -182,6 +187,7 @@ fn alter(node: &mut Node, words: &[&str]) -> Option<()> {
 
 fn write_key(world: &mut World, key: &str, value: Option<String>) {
     use mainstay_election::coordinator::Write;
+    world.checks.meddled |= key == "leader";
     let write = match value {
         Some(value) => Write::Put(key.to_owned(), value.into_bytes(), None),
         None => Write::Delete(key.to_owned()),

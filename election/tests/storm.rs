@@ -170,7 +170,7 @@ fn calm(world: &mut World, names: &[&str]) {
         config.eligible.contains(&world.member(name)) && !world.nodes[*name].disk.building
     };
     let leaders = world.leaders();
-    if !names.iter().any(|name| able(name)) {
+    if !names.iter().any(able) {
         assert!(leaders.is_empty(), "{leaders:?} lead, but nobody may");
         return;
     }

@@ -51,6 +51,9 @@ pub enum Fall {
     Elected(Epoch),
     /// The leader's key is gone or not ours.
     KeyLost,
+    /// A replica promised to take nothing of this epoch before it began, or has records of a later
+    /// one.
+    Outpromised(NodeName),
     /// The volume is no longer the one that was elected.
     VolumeChanged,
     /// The replica asked for it.
@@ -68,6 +71,11 @@ impl fmt::Display for Fall {
             ),
             Fall::Elected(epoch) => write!(f, "epoch {epoch} has begun elsewhere"),
             Fall::KeyLost => f.write_str("the leader's key was removed from the coordinator"),
+            Fall::Outpromised(node) => write!(
+                f,
+                "replica {node} is past this epoch, so the coordinator forgot some (was it \
+                 restored from a backup?); the next epoch is past all of them"
+            ),
             Fall::VolumeChanged => f.write_str("the volume is not the one that was elected"),
             Fall::Resigned(why) => f.write_str(why),
         }

@@ -76,12 +76,23 @@ impl Machine {
         if self.now >= self.lease.deadline() {
             return Some(Fall::DeadlinePassed);
         }
-        let taken = self.view.as_ref()?.epoch.as_ref().map(|taken| taken.value.epoch);
+        let view = self.view.as_ref()?;
+        let taken = view.epoch.as_ref().map(|taken| taken.value.epoch);
         if let Some(later) = taken.filter(|taken| *taken > current.epoch) {
             return Some(Fall::Elected(later));
         }
         if self.own_key().is_none_or(|key| key.value.epoch != current.epoch) {
             return Some(Fall::KeyLost);
+        }
+        // Only a coordinator that forgot epochs (restored from a backup) gives one that somebody
+        // has sealed already. That replica would never follow; the next epoch is past its vow.
+        let deaf = view.replicas.values().map(|replica| &replica.value).find(|replica| {
+            replica.cluster == Some(current.cluster)
+                && replica.node != self.identity.node
+                && (replica.promised >= current.epoch || replica.position.epoch > current.epoch)
+        });
+        if let Some(replica) = deaf {
+            return Some(Fall::Outpromised(replica.node.clone()));
         }
         let report = self.report.as_ref()?;
         (report.volume != current.volume || report.building).then_some(Fall::VolumeChanged)

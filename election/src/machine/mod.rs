@@ -2,20 +2,20 @@
 //!
 //! `(state, now, event) → effects`, without a clock, a socket or a task; [`crate::runner`] carries
 //! it out, and the simulator runs many of them in a hostile world. What a machine wants is always
-//! computed anew from what it knows ([`judge`]), never from where it was in some sequence: a
+//! computed anew from what it knows (`judge`), never from where it was in some sequence: a
 //! transaction's outcome is not believed but looked up in the next view, so that a lost answer, a
 //! late one and a plain one are the same case.
 //!
 //! The hazards, and where they are met:
 //! - A leader that cannot reach the coordinator must stop *before* another may start: the gate's
-//!   deadline ([`lease`]) counts from when the last acknowledged request was sent.
+//!   deadline (`lease`) counts from when the last acknowledged request was sent.
 //! - An epoch belongs to one process: leadership is recognised by this process' nonce, and an
-//!   epoch that ended here is never taken up again ([`leadership`]).
+//!   epoch that ended here is never taken up again (`leadership`).
 //! - A stale replica must not win: ballots carry positions read after a durable promise
-//!   ([`tally`]).
+//!   (`tally`).
 //!
 //! Only async durability for now: the lease decides that a leader is gone. Quorum fencing changes
-//! when [`judge`] suspects a leader and how many ballots [`tally`] asks for, and nothing else here.
+//! when `judge` suspects a leader and how many ballots `tally` asks for, and nothing else here.
 
 mod directive;
 mod event;

@@ -48,3 +48,21 @@ impl LeaseGate {
 fn nanoseconds(moment: Moment) -> u64 {
     u64::try_from(moment.since_boot().as_nanos()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gate_is_shut_unless_its_deadline_is_ahead() {
+        let gate = LeaseGate::default();
+        assert!(!gate.open(), "before anything was heard");
+        gate.set(boot_now() + Duration::from_secs(3600));
+        assert!(gate.open());
+        gate.set(boot_now());
+        assert!(!gate.open(), "at the deadline it is past");
+        gate.set(Moment::NEVER);
+        assert!(!gate.open());
+        assert_eq!(gate.deadline(), Moment::NEVER);
+    }
+}

@@ -15,6 +15,9 @@ use super::node::Node;
 #[derive(Default)]
 pub struct Checks {
     pub epochs: BTreeMap<Epoch, Nonce>,
+    /// A hand other than a machine's removed the leader's key, so an open gate may be without one
+    /// until its machine hears of that.
+    pub meddled: bool,
     looked_at: Revision,
     config: Option<Config>,
     leader: Option<Leader>,
@@ -44,6 +47,10 @@ impl Checks {
 
     /// An open gate is the newest leader's, and its key stands: so there is at most one.
     fn one_gate(&self, now: Duration, nodes: &BTreeMap<String, Node>) {
+        if self.meddled {
+            assert!(nodes.values().filter(|node| node.gate_open(now)).count() <= 1);
+            return;
+        }
         for node in nodes.values().filter(|node| node.gate_open(now)) {
             let epoch = node.machine.as_ref().and_then(|machine| machine.leads());
             assert!(

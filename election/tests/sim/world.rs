@@ -67,6 +67,8 @@ pub struct World {
     pub trace: Vec<String>,
     /// The next bid of this node reaches the coordinator, its answer does not come back.
     pub lose_answer_of: Option<String>,
+    /// The next bid of this node takes so long to reach the coordinator.
+    pub late_bid_of: Option<(String, Duration)>,
     rng: SmallRng,
     queue: BTreeMap<(Duration, u64), (String, u64, Happening)>,
     counter: u64,
@@ -86,6 +88,7 @@ impl World {
             checks: Checks::default(),
             trace: Vec::new(),
             lose_answer_of: None,
+            late_bid_of: None,
             rng: SmallRng::seed_from_u64(seed),
             queue: BTreeMap::new(),
             counter: 0,
@@ -286,7 +289,12 @@ impl World {
         let silence = Reply::Silence(request.clone());
         let limit = self.settings.ttl / 3;
         self.later(name, limit, Happening::Answers { call, reply: silence });
-        let delay = self.delay().filter(|_| !self.nodes[name].cut);
+        let mut delay = self.delay().filter(|_| !self.nodes[name].cut);
+        if matches!(&request, Request::Transact(_, _, writes) if is_bid(writes))
+            && let Some((_, late)) = self.late_bid_of.take_if(|(of, _)| of == name)
+        {
+            delay = Some(late);
+        }
         if let Some(delay) = delay {
             self.later(name, delay, Happening::Arrives { call, sent, request });
         }
@@ -495,6 +503,10 @@ impl World {
     pub fn member(&self, name: &str) -> Member {
         Member { node: name.parse().expect("a name"), volume: self.nodes[name].disk.volume }
     }
+}
+
+fn is_bid(writes: &[Write]) -> bool {
+    writes.iter().any(|write| matches!(write, Write::Put(key, ..) if key == keys::EPOCH))
 }
 
 fn describe(directive: &Directive) -> String {
