@@ -88,9 +88,10 @@ fn a_full_disk_is_waited_for_and_nothing_is_lost() {
     assert!(refused.is_full(), "{refused}");
     std::fs::remove_file(&ballast).unwrap();
     volume.checkpoint().unwrap();
-    drop((leading, volume));
+    let model = writer.model.clone();
+    drop((writer, leading, volume));
     let volume = Volume::open(&disk.0.join("state"), options()).unwrap();
-    writer.model.check(&contents(&volume));
+    model.check(&contents(&volume));
 }
 
 /// Takes every byte that is left.

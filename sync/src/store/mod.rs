@@ -61,6 +61,7 @@ impl StoreError {
             StoreError::File { cause, .. } => is_full(cause),
             StoreError::Index(rusqlite::Error::SqliteFailure(failure, _)) => {
                 failure.code == rusqlite::ErrorCode::DiskFull
+                    || failure.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE
             }
             _ => false,
         }

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use super::VolumeError;
+use super::progress::Who;
 use super::running::{Running, bytes_of};
 use crate::log::UpTo;
 use crate::op::Record;
@@ -60,7 +61,9 @@ fn apply(running: &Running, record: &Record) -> Result<(), VolumeError> {
         match running.live().apply(&running.objects, record) {
             Ok(()) => break,
             Err(error) if error.is_full() => {
-                running.progress.set_waiting(Some(format!("the disk is full: {error}")));
+                running
+                    .progress
+                    .set_waiting(Who::Applier, Some(format!("the disk is full: {error}")));
                 tracing::warn!("the disk is full, trying again: {error}");
                 // What was removed may give room back.
                 running.request_checkpoint();
@@ -74,7 +77,7 @@ fn apply(running: &Running, record: &Record) -> Result<(), VolumeError> {
         wait = (wait * 2).min(FULL_WAIT.1);
     }
     if wait > FULL_WAIT.0 {
-        running.progress.set_waiting(None);
+        running.progress.set_waiting(Who::Applier, None);
     }
     Ok(())
 }

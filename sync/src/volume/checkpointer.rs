@@ -5,14 +5,18 @@
 //! checkpoint that the index says.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::VolumeError;
+use super::progress::Who;
 use super::running::Running;
 use crate::position::FileId;
 use crate::store::StoreError;
 use crate::store::delta::Delta;
 use crate::store::index::{Checkpoint, Index};
+
+/// How long a full disk is waited for between two tries.
+const FULL_WAIT: Duration = Duration::from_secs(1);
 
 /// The index, and what is left to remove. Its lock is held by whoever moves the checkpoint.
 pub(super) struct Ledger {
@@ -40,34 +44,39 @@ impl Ledger {
 
 /// Until the volume stops or fails.
 pub(super) fn run(running: &Running) {
-    while wait(running) {
+    let mut longest = running.options.checkpoint_interval;
+    while wait(running, longest) {
         match running.checkpoint() {
-            Ok(_) => running.let_in(),
+            Ok(_) => {
+                longest = running.options.checkpoint_interval;
+                running.let_in();
+            }
             Err(error) if error.is_full() => {
                 // Nothing is lost by waiting: the log keeps what the index lacks.
                 let what = format!("no checkpoint, as the disk is full: {error}");
                 tracing::warn!("{what}");
-                running.progress.set_waiting(Some(what));
+                running.progress.set_waiting(Who::Checkpointer, Some(what));
+                longest = FULL_WAIT;
             }
             Err(_) => return,
         }
     }
 }
 
-/// Waits until a checkpoint is due; `false` when the volume stops.
-fn wait(running: &Running) -> bool {
+/// Waits until a checkpoint is asked for, but no longer than that; `false` when the volume stops.
+fn wait(running: &Running, longest: Duration) -> bool {
     let mut gate = running.gate();
     let begun = Instant::now();
     loop {
         if gate.stopped || running.progress.check().is_err() {
             return false;
         }
-        let left = running.options.checkpoint_interval.saturating_sub(begun.elapsed());
+        let left = longest.saturating_sub(begun.elapsed());
         if (std::mem::take(&mut gate.checkpoint_due) || left.is_zero()) && !gate.holds {
             return true;
         }
-        let longest = left.max(std::time::Duration::from_millis(50));
-        gate = running.wait(gate, longest);
+        // An incomplete copy has no checkpoint, however overdue.
+        gate = running.wait(gate, left.max(Duration::from_millis(50)));
     }
 }
 
@@ -113,7 +122,7 @@ impl Running {
         self.live().written();
         self.log.release(at.position.seq);
         self.remove_doomed(ledger)?;
-        self.progress.set_waiting(None);
+        self.progress.set_waiting(Who::Checkpointer, None);
         Ok((at, last))
     }
 

@@ -52,7 +52,7 @@ pub struct Volume {
 }
 
 struct Inner {
-    directory: Directory,
+    directory: Arc<Directory>,
     options: VolumeOptions,
     commit: Arc<Commit>,
     vow: Mutex<Vow>,
@@ -70,7 +70,7 @@ impl Volume {
     /// Another process has it open, it was written by a newer format, it is damaged, or the disk
     /// said no. Nothing was changed, but for a repaired torn tail of the log.
     pub fn open(state_dir: &Path, options: VolumeOptions) -> Result<Volume, VolumeError> {
-        let directory = Directory::lock(state_dir)?;
+        let directory = Arc::new(Directory::lock(state_dir)?);
         let vow = directory.load_vow()?;
         // Half of what a kill left in quarantine are second names of objects.
         Quarantine::open(directory.path(), options.quarantine_bytes_max)?;
@@ -403,7 +403,7 @@ impl Volume {
 
     /// Goes on with the log of a stopped one, from the checkpoint.
     fn reopen(&self, stopped: &Running) -> Result<(), VolumeError> {
-        self.replace(&Running::again(stopped, &self.inner.directory)?);
+        self.replace(&Running::again(stopped)?);
         Ok(())
     }
 

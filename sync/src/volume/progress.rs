@@ -10,6 +10,13 @@ use crate::position::Seq;
 
 type Told = Box<dyn Fn(Seq) + Send + Sync>;
 
+/// Who waits for a disk.
+#[derive(Clone, Copy)]
+pub(super) enum Who {
+    Applier,
+    Checkpointer,
+}
+
 /// Shared by the applier, which moves it, and everybody who waits.
 pub(super) struct Progress {
     applied: AtomicU64,
@@ -28,8 +35,8 @@ struct State {
     parked: VecDeque<(u64, Waiter)>,
     failed: Option<String>,
     stopped: bool,
-    /// What is being waited for, for people.
-    waiting: Option<String>,
+    /// What the applier waits for, and what the checkpointer does, for people.
+    waiting: [Option<String>; 2],
 }
 
 impl Progress {
@@ -155,13 +162,13 @@ impl Progress {
     }
 
     /// Says what is being waited for; `None` when it is over.
-    pub(super) fn set_waiting(&self, what: Option<String>) {
-        self.state().waiting = what;
+    pub(super) fn set_waiting(&self, who: Who, what: Option<String>) {
+        self.state().waiting[who as usize] = what;
     }
 
     pub(super) fn trouble(&self) -> Option<String> {
         let state = self.state();
-        state.failed.clone().or_else(|| state.waiting.clone())
+        state.failed.clone().or_else(|| state.waiting.iter().flatten().next().cloned())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

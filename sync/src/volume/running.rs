@@ -3,6 +3,7 @@
 //! A volume has one of these at a time. It is stopped and another opened when the content is
 //! replaced; whoever still holds the old one finds it closed.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -46,6 +47,8 @@ pub(super) struct Running {
     gate: Mutex<Gate>,
     opened: Condvar,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Last to go: nobody else may open the directory while any of this can write to it.
+    directory: Arc<Directory>,
 }
 
 /// What the threads wait for besides the log.
@@ -57,10 +60,19 @@ pub(super) struct Gate {
     pub(super) stopped: bool,
 }
 
+/// What it is made of.
+struct Parts {
+    log: Log,
+    objects: Arc<ObjectFiles>,
+    index: Index,
+    live: Live,
+    lineage: Lineage,
+}
+
 impl Running {
     /// Opens and recovers what is in `directory`, and starts the threads.
     pub(super) fn open(
-        directory: &Directory,
+        directory: &Arc<Directory>,
         options: &VolumeOptions,
         commit: &Arc<Commit>,
         promised: Epoch,
@@ -80,30 +92,25 @@ impl Running {
         let told = Arc::clone(commit);
         told.local_durable(log.durable().seq);
         log.on_durable(Box::new(move |durable| told.local_durable(durable.seq)));
-        Running::start(log, objects, index, live, lineage, options, commit)
+        Running::start(Parts { log, objects, index, live, lineage }, directory, options, commit)
     }
 
     /// Goes on with the log of a stopped one, from the checkpoint.
-    pub(super) fn again(
-        stopped: &Running,
-        directory: &Directory,
-    ) -> Result<Arc<Running>, VolumeError> {
-        let index = Index::open(&directory.join("meta.db"))?;
+    pub(super) fn again(stopped: &Running) -> Result<Arc<Running>, VolumeError> {
+        let index = Index::open(&stopped.index_path)?;
         let live = Live::new(index.reader()?)?;
         let (log, objects) = (stopped.log.clone(), Arc::clone(&stopped.objects));
-        let lineage = stopped.lineage();
-        Running::start(log, objects, index, live, lineage, &stopped.options, &stopped.commit)
+        let parts = Parts { log, objects, index, live, lineage: stopped.lineage() };
+        Running::start(parts, &stopped.directory, &stopped.options, &stopped.commit)
     }
 
     fn start(
-        log: Log,
-        objects: Arc<ObjectFiles>,
-        index: Index,
-        live: Live,
-        lineage: Lineage,
+        parts: Parts,
+        directory: &Arc<Directory>,
         options: &VolumeOptions,
         commit: &Arc<Commit>,
     ) -> Result<Arc<Running>, VolumeError> {
+        let Parts { log, objects, index, live, lineage } = parts;
         let applied = live.at.position.seq;
         let holds = live.at.building;
         let running = Arc::new(Running {
@@ -119,19 +126,30 @@ impl Running {
             gate: Mutex::new(Gate { holds, ..Gate::default() }),
             opened: Condvar::new(),
             threads: Mutex::new(Vec::new()),
+            directory: Arc::clone(directory),
             log,
             objects,
         });
-        running.spawn("applier", applier::run)?;
-        running.spawn("checkpointer", checkpointer::run)?;
-        Ok(running)
+        let spawned = running
+            .spawn("applier", applier::run)
+            .and_then(|()| running.spawn("checkpointer", checkpointer::run));
+        if spawned.is_err() {
+            running.stop();
+        }
+        spawned.map(|()| running)
     }
 
-    fn spawn(self: &Arc<Self>, name: &str, run: fn(&Running)) -> Result<(), VolumeError> {
+    /// A thread that panics fails the volume: others wait for what it does.
+    fn spawn(self: &Arc<Self>, name: &'static str, run: fn(&Running)) -> Result<(), VolumeError> {
         let running = Arc::clone(self);
+        let body = move || {
+            if catch_unwind(AssertUnwindSafe(|| run(&running))).is_err() {
+                running.fail(&format!("the {name} panicked"));
+            }
+        };
         let thread = std::thread::Builder::new()
             .name(name.to_owned())
-            .spawn(move || run(&running))
+            .spawn(body)
             .map_err(VolumeError::on("start a thread for", name))?;
         self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
         Ok(())
