@@ -6,7 +6,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 
-use rig::Rig;
+use rig::{Rig, in_child, order};
 
 #[test]
 fn what_was_written_is_read_before_and_after_it_is_applied() {
@@ -85,4 +85,90 @@ fn a_file_far_beyond_4_gib_is_sparse_and_exact() {
     let mut bytes = [0; 8];
     file.read_exact_at(&mut bytes[..5], far - 2).unwrap();
     assert_eq!(&bytes[..5], b"\0\0far");
+}
+
+#[test]
+fn locks_hold_between_processes() {
+    use rustix::fs::{FlockOperation, fcntl_lock, flock};
+    let Some(rig) = Rig::new("mount_locks") else { return };
+    let path = rig.path("locked");
+    fs::write(&path, "x").unwrap();
+    let open = || OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let (first, second) = (open(), open());
+    let now = FlockOperation::NonBlockingLockExclusive;
+    flock(&first, now).unwrap();
+    assert!(flock(&second, now).is_err(), "another descriptor has it");
+    flock(&first, FlockOperation::Unlock).unwrap();
+    flock(&second, now).unwrap();
+    // A POSIX lock belongs to a process.
+    fcntl_lock(&first, now).unwrap();
+    let taken = |path| in_child("lock_child_process", "lock", path).wait().unwrap().success();
+    assert!(!taken(&path), "another process has it");
+    fcntl_lock(&first, FlockOperation::Unlock).unwrap();
+    assert!(taken(&path));
+}
+
+/// No test of its own: what [`locks_hold_between_processes`] runs.
+#[test]
+fn lock_child_process() {
+    let Some((_, path)) = order() else { return };
+    let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let now = rustix::fs::FlockOperation::NonBlockingLockExclusive;
+    if rustix::fs::fcntl_lock(&file, now).is_err() {
+        std::process::exit(3);
+    }
+}
+
+#[test]
+fn direct_and_cached_access_agree() {
+    let Some(mut rig) = Rig::new("mount_direct") else { return };
+    let path = rig.path("direct");
+    fs::write(&path, vec![1; 3 << 20]).unwrap();
+    let mut options = OpenOptions::new();
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_DIRECT);
+    let direct = options.read(true).write(true).open(&path).unwrap();
+    let block = Block([2; 8192]);
+    direct.write_all_at(&block.0, 1 << 20).unwrap();
+    let mut expected = vec![1; 3 << 20];
+    expected[1 << 20..(1 << 20) + 8192].fill(2);
+    assert!(fs::read(&path).unwrap() == expected, "a cached read sees a direct write");
+    let cached = OpenOptions::new().write(true).open(&path).unwrap();
+    cached.write_all_at(&[3; 100], (1 << 20) + 50).unwrap();
+    expected[(1 << 20) + 50..(1 << 20) + 150].fill(3);
+    let mut block = Block([0; 8192]);
+    direct.read_exact_at(&mut block.0, 1 << 20).unwrap();
+    assert!(block.0[..] == expected[1 << 20..(1 << 20) + 8192]);
+    drop((direct, cached));
+    rig.remount();
+    assert!(fs::read(&path).unwrap() == expected);
+}
+
+#[repr(align(4096))]
+struct Block([u8; 8192]);
+
+#[test]
+fn reads_race_the_applier_and_never_see_the_past() {
+    let Some(rig) = Rig::new("mount_race") else { return };
+    let path = rig.path("counter");
+    fs::write(&path, vec![0; 64 * 1024]).unwrap();
+    let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    // Every block holds the round's number; each read must find this round's, whether the
+    // applier has done it, is doing it, or has not begun.
+    for round in 1..=60_u8 {
+        for block in 0..8 {
+            file.write_all_at(&[round; 8192], block * 8192).unwrap();
+        }
+        if round % 5 == 0 {
+            file.set_len(10_000).unwrap();
+            file.set_len(64 * 1024).unwrap();
+        }
+        for _ in 0..3 {
+            rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+            let mut bytes = vec![0; 64 * 1024];
+            file.read_exact_at(&mut bytes, 0).unwrap();
+            let cut = if round % 5 == 0 { 10_000 } else { bytes.len() };
+            assert!(bytes[..cut].iter().all(|byte| *byte == round), "round {round}");
+            assert!(bytes[cut..].iter().all(|byte| *byte == 0), "round {round}: past the cut");
+        }
+    }
 }

@@ -168,9 +168,9 @@ pub(super) fn detach(point: &Path) -> Result<(), Errno> {
 /// The mount that is visible at `point`, if it is a mount point.
 fn topmost(point: &Path) -> io::Result<Option<Line>> {
     let table = fs::read(MOUNTS)?;
-    let lines = table.split(|byte| *byte == b'\n').filter_map(parse);
+    let mut lines = table.split(|byte| *byte == b'\n').filter_map(parse);
     // Later lines lie on top of earlier ones.
-    Ok(lines.filter(|line| line.point == point).next_back())
+    Ok(lines.rfind(|line| line.point == point))
 }
 
 /// `36 35 98:0 /root /point options [tags] - kind source options`

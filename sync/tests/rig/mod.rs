@@ -3,16 +3,19 @@
 //! The tests work in the mount from within its own process. A task that hangs in its own
 //! process's mount could not even be killed, so every rig has a watchdog that aborts the mount,
 //! whereupon the test fails instead of hanging, and requests that are meant to hang are made by
-//! child processes.
+//! child processes: a test that is killed while one of its own threads waits in its own mount
+//! would stay for ever.
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 pub mod journal;
 pub mod objects;
 pub mod rows;
+pub mod service;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -28,7 +31,7 @@ use objects::TestObjects;
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// After which a test that still runs has its mount taken away.
-const WATCHDOG: Duration = Duration::from_secs(400);
+const WATCHDOG: Duration = Duration::from_secs(150);
 
 /// A gate that a test opens and shuts.
 pub struct Switch(AtomicBool);
@@ -60,8 +63,7 @@ impl Rig {
     /// `None`: this machine cannot mount, which was said aloud.
     pub fn new(test: &str) -> Option<Rig> {
         if let Some(reason) = unable() {
-            // Past libtest's capture, so that a run that tested nothing does not look green.
-            let _ = writeln!(std::io::stderr(), "SKIPPED: {test}: {reason}");
+            skipped(test, reason);
             return None;
         }
         let dir = tempfile::tempdir().unwrap();
@@ -160,10 +162,32 @@ impl Drop for Rig {
     }
 }
 
+/// What a process that [`in_child`] started is asked to do.
+const ORDER: &str = "MAINSTAY_TEST_ORDER";
+
+/// Starts this test binary again, to run only the test `name`, which does as [`order`] says.
+pub fn in_child(name: &str, order: &str, path: &Path) -> Child {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", name, "--nocapture"]).env(ORDER, order).env(ORDER_PATH, path);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap()
+}
+
+const ORDER_PATH: &str = "MAINSTAY_TEST_PATH";
+
+/// What this process was started for by [`in_child`]; `None` in a test run.
+pub fn order() -> Option<(String, PathBuf)> {
+    Some((std::env::var(ORDER).ok()?, std::env::var_os(ORDER_PATH)?.into()))
+}
+
 /// Whether the mount table names `place`.
 pub fn is_mounted(place: &Path) -> bool {
     let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     table.lines().any(|line| line.split(' ').nth(4).is_some_and(|at| Path::new(at) == place))
+}
+
+/// Says past libtest's capture that `test` did not run: that must not look green.
+pub fn skipped(test: &str, reason: &str) {
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {test}: {reason}");
 }
 
 /// Polls until `is_so`.
