@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -60,10 +60,12 @@ type FrontKey = (Address, Option<String>);
 /// The listening sockets of one address and the route behind them.
 struct Front {
     listen: Address,
-    bound: Bound,
+    /// Where it really listens.
+    address: Address,
+    /// Copies to hand over. The sockets live while one copy does.
+    sockets: Mutex<Vec<OwnedFd>>,
     router: RwLock<Arc<Router>>,
     stop: watch::Sender<bool>,
-    accepting: AtomicUsize,
     handed_over: AtomicBool,
 }
 
@@ -129,7 +131,7 @@ impl Ambassador {
         let state = self.state();
         let mut listeners = Vec::new();
         for front in state.fronts.values() {
-            for socket in &front.bound.sockets {
+            for socket in front.sockets().iter() {
                 listeners.push((front.listen.clone(), socket.try_clone()?));
             }
             front.handed_over.store(true, Relaxed);
@@ -159,12 +161,13 @@ impl Ambassador {
     /// Clients in the listeners' queues are served; held ones may still find their leader.
     pub async fn shutdown(self, drain: Duration) -> Drained {
         let fronts: Vec<_> = self.state().fronts.drain().map(|(_, front)| front).collect();
-        for front in &fronts {
-            front.stop.send_replace(true);
+        let accepting: Vec<_> = fronts.iter().map(Arc::downgrade).collect();
+        for front in fronts {
+            front.close();
         }
         let idle = || {
             self.shared.connections.available_permits() == self.shared.connections_max
-                && fronts.iter().all(|front| front.accepting.load(Relaxed) == 0)
+                && accepting.iter().all(|front| front.strong_count() == 0)
         };
         let until = Instant::now() + drain;
         while !idle() && Instant::now() < until {
@@ -203,14 +206,13 @@ impl Ambassador {
         for config in &configs {
             let key = front_key(config);
             if !state.fronts.contains_key(&key) {
-                let threads = self.workers.len();
-                let bound = bind(&config.listen, threads, config.keepalive, &mut inherited);
-                let bound = bound.map_err(|source| StartError::Listen {
+                let opened = self.listen(config, &mut inherited);
+                let opened = opened.map_err(|source| StartError::Listen {
                     route: config.name.clone(),
                     address: config.listen.clone(),
                     source,
                 })?;
-                new_fronts.insert(key, bound);
+                new_fronts.insert(key, opened);
             }
         }
         let mut routes = HashMap::new();
@@ -218,15 +220,15 @@ impl Ambassador {
             let key = front_key(&config);
             let name = config.name.clone();
             let before = state.routes.get(&name).filter(|was| was.config.same(&config)).cloned();
-            let bound = new_fronts.remove(&key);
-            let router = match (before, &bound) {
+            let opened = new_fronts.remove(&key);
+            let router = match (before, &opened) {
                 (Some(router), _) => router,
-                (None, Some(bound)) => self.route(config, bound.address.clone()),
-                (None, None) => self.route(config, state.fronts[&key].bound.address.clone()),
+                (None, Some((bound, _))) => self.route(config, bound.address.clone()),
+                (None, None) => self.route(config, state.fronts[&key].address.clone()),
             };
-            match bound {
-                Some(bound) => {
-                    let front = self.open(key.0.clone(), bound, router.clone());
+            match opened {
+                Some((bound, doors)) => {
+                    let front = self.open(key.0.clone(), bound, doors, router.clone());
                     state.fronts.insert(key, front);
                 }
                 None => {
@@ -241,7 +243,7 @@ impl Ambassador {
         let kept: HashSet<FrontKey> =
             state.routes.values().map(|router| front_key(&router.config)).collect();
         for (_, front) in state.fronts.extract_if(|key, _| !kept.contains(key)) {
-            front.stop.send_replace(true);
+            front.close();
         }
         for (name, router) in old {
             if state.routes.get(&name).is_some_and(|now| Arc::ptr_eq(now, &router)) {
@@ -274,21 +276,55 @@ impl Ambassador {
         router
     }
 
-    /// Starts accepting: every thread from a socket of its own.
-    fn open(&self, listen: Address, bound: Bound, router: Arc<Router>) -> Arc<Front> {
+    /// The route's sockets, each in the event loop of the thread that will accept from it.
+    fn listen(
+        &self,
+        config: &RouteConfig,
+        inherited: &mut Inherited,
+    ) -> io::Result<(Bound, Vec<Door>)> {
+        let bound = bind(&config.listen, self.workers.len(), config.keepalive, inherited)?;
+        let unix = matches!(config.listen, Address::Unix(_));
+        let doors =
+            bound.sockets.iter().zip(self.workers.iter().cycle()).map(|(socket, worker)| {
+                let _inside = worker.enter();
+                Door::open(socket.try_clone()?, unix)
+            });
+        let doors = doors.collect::<io::Result<_>>()?;
+        Ok((bound, doors))
+    }
+
+    /// Starts accepting.
+    fn open(
+        &self,
+        listen: Address,
+        bound: Bound,
+        doors: Vec<Door>,
+        router: Arc<Router>,
+    ) -> Arc<Front> {
         let front = Arc::new(Front {
             listen,
-            accepting: AtomicUsize::new(bound.sockets.len()),
-            bound,
+            address: bound.address,
+            sockets: Mutex::new(bound.sockets),
             router: RwLock::new(router),
             stop: watch::Sender::new(false),
             handed_over: false.into(),
         });
-        for index in 0..front.bound.sockets.len() {
-            let task = accept(front.clone(), index, self.shared.clone());
-            self.workers[index % self.workers.len()].spawn(task);
+        for (door, worker) in doors.into_iter().zip(self.workers.iter().cycle()) {
+            worker.spawn(accept(front.clone(), door, self.shared.clone()));
         }
         front
+    }
+}
+
+impl Front {
+    fn sockets(&self) -> MutexGuard<'_, Vec<OwnedFd>> {
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Each accepting task empties its queue and closes its socket.
+    fn close(&self) {
+        self.sockets().clear();
+        self.stop.send_replace(true);
     }
 }
 
@@ -301,16 +337,7 @@ impl Drop for Front {
 }
 
 /// Accepts from one socket until told to stop, then what is left in its queue.
-async fn accept(front: Arc<Front>, index: usize, shared: Arc<Shared>) {
-    let unix = matches!(front.listen, Address::Unix(_));
-    let door = match front.bound.sockets[index].try_clone().and_then(|fd| Door::open(fd, unix)) {
-        Ok(door) => door,
-        Err(error) => {
-            tracing::error!(listen = %front.listen, %error, "cannot accept clients");
-            front.accepting.fetch_sub(1, Relaxed);
-            return;
-        }
-    };
+async fn accept(front: Arc<Front>, door: Door, shared: Arc<Shared>) {
     let mut stop = front.stop.subscribe();
     loop {
         let conn = tokio::select! {
@@ -323,7 +350,6 @@ async fn accept(front: Arc<Front>, index: usize, shared: Arc<Shared>) {
     while let Some(conn) = door.accept_queued() {
         admit(conn, &front, &shared).await;
     }
-    front.accepting.fetch_sub(1, Relaxed);
 }
 
 /// Starts a client's session once there is room for it; until then its thread accepts no more.

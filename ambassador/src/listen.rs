@@ -140,7 +140,7 @@ pub(crate) enum Door {
 }
 
 impl Door {
-    /// Must be called within the event loop.
+    /// Must be called within the event loop (see `Worker::enter`).
     pub(crate) fn open(socket: OwnedFd, unix: bool) -> io::Result<Door> {
         rustix::io::ioctl_fionbio(socket.as_fd(), true)?;
         Ok(if unix {

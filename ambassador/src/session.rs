@@ -68,16 +68,19 @@ struct Session<'a> {
     logged: bool,
 }
 
-impl Drop for Session<'_> {
-    /// However it ends, the route must know.
+/// A client's place in its route's books. However its session ends, the route must know.
+struct Entry<'a>(&'a Router, ClientId);
+
+impl Drop for Entry<'_> {
     fn drop(&mut self) {
-        self.router.left(self.id);
+        self.0.left(self.1);
     }
 }
 
 impl Session<'_> {
     async fn run(&mut self, mut client: Conn) -> End {
         let config = &self.router.config;
+        let _entry = Entry(self.router, self.id);
         let mut destination = None;
         if config.proxy_out.is_some() || self.logged {
             self.source = client.peer();

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::io;
 use std::thread::JoinHandle;
 
-use tokio::runtime::{Builder, Handle};
+use tokio::runtime::{Builder, EnterGuard, Handle};
 use tokio::sync::oneshot;
 
 /// A thread that runs tasks until it is dropped; tasks that are not done then are dropped too,
@@ -28,6 +28,11 @@ impl Worker {
             runtime.shutdown_background();
         })?;
         Ok(Worker { handle, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// Sockets made while the guard lives belong to this thread's event loop.
+    pub(crate) fn enter(&self) -> EnterGuard<'_> {
+        self.handle.enter()
     }
 
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {

@@ -140,6 +140,9 @@ impl Direction {
     ) -> Poll<io::Result<usize>> {
         BUFFER.with_borrow_mut(|buffer| {
             let read = ready!(from.poll_read(cx, buffer))?;
+            if read == 0 {
+                return Poll::Ready(Ok(0));
+            }
             self.bulk = if read == buffer.len() { self.bulk.saturating_add(1) } else { 0 };
             let written = match to.poll_write(cx, &buffer[..read]) {
                 Poll::Ready(Ok(written)) => written,
