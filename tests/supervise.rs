@@ -13,7 +13,8 @@ use rustix::process::Signal;
 use support::{binary, can_run};
 
 fn shell(script: &str) -> Spec {
-    Spec { command: ["sh", "-c", script].map(str::to_owned).to_vec(), user: None }
+    let command = ["sh", "-c", script].map(str::to_owned).to_vec();
+    Spec { command, user: None, workdir: "/".into() }
 }
 
 fn fencer() -> Fencer {
@@ -131,14 +132,41 @@ async fn the_command_runs_as_its_user_with_its_groups_and_home() {
     let service = Service::start(&spec, &fencer).await.expect("it starts");
     assert!(service.ended().await.success());
     assert_eq!(written(&out).await, "nobody nogroup /nonexistent");
+
+    std::fs::write(&out, "").expect("a file");
+    spec.user = Some("54321:54322".to_owned());
+    spec.command[2] = format!("echo $(id -u) $(id -g) $(id -G) $HOME >{}", out.display());
+    let service = Service::start(&spec, &fencer).await.expect("it starts");
+    assert!(service.ended().await.success());
+    assert_eq!(written(&out).await, "54321 54322 54322 /");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_starts_where_it_should_and_is_told_no_secret() {
+    if !can_run("the_command_starts_where_it_should_and_is_told_no_secret") {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = folder.path().join("out");
+    let mut spec = shell("echo $(pwd) ${MAINSTAY_SECRET-none} >out");
+    spec.workdir = folder.path().to_owned();
+    let mut command = std::process::Command::new(binary());
+    command.env("MAINSTAY_SECRET", "ms1-secret").arg("service-init");
+    let mut init = command
+        .arg(serde_json::to_string(&spec).expect("JSON"))
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    assert_eq!(written(&out).await, format!("{} none", folder.path().display()));
+    init.wait().expect("it ends");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_run_is_named_before_anything_runs() {
-    let spec = Spec { command: vec!["/no/such/program".to_owned()], user: None };
+    let spec = Spec { command: vec!["/no/such/program".to_owned()], ..shell("") };
     let error = spec.check().expect_err("it is not there");
     assert!(error.to_string().contains("/no/such/program"), "{error}");
-    let spec = Spec { command: vec!["no-such-program".to_owned()], user: None };
+    let spec = Spec { command: vec!["no-such-program".to_owned()], ..shell("") };
     let error = spec.check().expect_err("it is not there");
     assert!(error.to_string().contains("PATH="), "{error}");
     let mut spec = shell("true");

@@ -230,7 +230,8 @@ pub fn size_text(bytes: u64) -> String {
 }
 
 fn in_unit(number: u64, units: &[(&str, u64)]) -> String {
-    let exact = units.iter().rev().find(|(_, factor)| number != 0 && number % factor == 0);
+    let exact =
+        units.iter().rev().find(|(_, factor)| number != 0 && number.is_multiple_of(*factor));
     let (unit, factor) = exact.unwrap_or(&units[0]);
     format!("{}{unit}", number / factor)
 }

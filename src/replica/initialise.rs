@@ -33,8 +33,8 @@ impl Progress {
     /// As the volume's rows tell it.
     #[must_use]
     pub fn of(image: &Image) -> Progress {
-        let marks = image.xattrs.iter();
-        let mark = marks.filter(|(id, name, _)| *id == FileId::ROOT && name == MARK).next_back();
+        let mut marks = image.xattrs.iter();
+        let mark = marks.rfind(|(id, name, _)| *id == FileId::ROOT && name == MARK);
         match mark.map(|(.., value)| value.as_slice()) {
             Some(b"done") => Progress::Done,
             Some(_) => Progress::CutShort,

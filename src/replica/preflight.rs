@@ -31,7 +31,9 @@ pub(super) fn check(config: &RunConfig) -> Result<(), ReplicaError> {
     }
     let commands = std::iter::once(&config.process.command).chain(&config.process.init);
     for command in commands {
-        let spec = Spec { command: command.clone(), user: config.process.user.clone() };
+        let process = &config.process;
+        let (command, user) = (command.clone(), process.user.clone());
+        let spec = Spec { command, user, workdir: process.workdir.clone() };
         spec.check().map_err(|error| refuse(error.to_string(), "correct [process]"))?;
     }
     check_mount(config)

@@ -13,7 +13,7 @@ pub(super) async fn initialise(scope: &mut Scope<'_>) -> Result<(), ReplicaError
     let process = &scope.node.config.process;
     let Some(command) = process.init.clone() else { return Ok(()) };
     tracing::info!(command = command.join(" "), "initialising an empty volume");
-    start(scope, Spec { command, user: process.user.clone() }).await?;
+    start(scope, Spec { command, ..spec(process) }).await?;
     let exit = match &scope.service {
         Some(service) => service.ended().await,
         None => return Err(ReplicaError::Demoted),
@@ -61,9 +61,8 @@ pub(super) async fn run(scope: &mut Scope<'_>) -> End {
 
 /// One run, from start to end: says how it ended.
 async fn run_once(scope: &mut Scope<'_>, process: &ProcessConfig) -> Result<String, ReplicaError> {
-    let spec = Spec { command: process.command.clone(), user: process.user.clone() };
     scope.node.board.say("starting the service");
-    start(scope, spec).await?;
+    start(scope, spec(process)).await?;
     let Some(service) = &scope.service else { return Err(ReplicaError::Demoted) };
     let exit = tokio::select! {
         exit = service.ended() => exit,
@@ -78,6 +77,14 @@ async fn run_once(scope: &mut Scope<'_>, process: &ProcessConfig) -> Result<Stri
     };
     scope.service = None;
     Ok(exit.to_string())
+}
+
+fn spec(process: &ProcessConfig) -> Spec {
+    Spec {
+        command: process.command.clone(),
+        user: process.user.clone(),
+        workdir: process.workdir.clone(),
+    }
 }
 
 async fn start(scope: &mut Scope<'_>, spec: Spec) -> Result<(), ReplicaError> {

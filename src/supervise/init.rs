@@ -60,6 +60,11 @@ fn command(spec: &Spec) -> Result<Command, super::SuperviseError> {
     let program = spec.program()?;
     let mut command = Command::new(&program);
     command.args(&spec.command[1..]).arg0(&spec.command[0]).stdin(Stdio::null());
+    command.current_dir(&spec.workdir);
+    // A service has no business with the cluster's secret, or with the coordinator's password.
+    for secret in ["MAINSTAY_SECRET", "MAINSTAY_COORDINATION"] {
+        command.env_remove(secret);
+    }
     let account = spec.user.as_deref().map(Account::of).transpose()?;
     if let Some(account) = &account {
         command.env("USER", &account.name).env("LOGNAME", &account.name);
@@ -89,7 +94,13 @@ fn reset_signals() {
 
 fn start(mut command: Command) -> Result<Child, String> {
     command.spawn().map_err(|error| {
-        format!("{} cannot be run: {error}", command.get_program().to_string_lossy())
+        let program = command.get_program().to_string_lossy();
+        match command.get_current_dir() {
+            Some(dir) if !dir.is_dir() => {
+                format!("{program} cannot be run in {}: {error}", dir.display())
+            }
+            _ => format!("{program} cannot be run: {error}"),
+        }
     })
 }
 

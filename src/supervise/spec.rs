@@ -14,6 +14,8 @@ pub struct Spec {
     pub command: Vec<String>,
     /// Its user's name; the daemon's own user without one.
     pub user: Option<String>,
+    /// Where it starts.
+    pub workdir: PathBuf,
 }
 
 impl Spec {
