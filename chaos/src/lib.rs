@@ -1,1 +1,11 @@
-//! Mainstay: chaos.
+//! Clusters of real processes, workloads that remember, and what becomes of them in a failover.
+//!
+//! Used by the whole-system tests, the demo and the benchmarks. It runs the daemon as a binary and
+//! knows of it only what a person at a shell could: its configuration file, its commands and the
+//! signals that it takes.
+
+pub mod demo;
+pub mod live;
+pub mod measure;
+pub mod pgbench;
+pub mod workload;

@@ -1,3 +1,13 @@
 //! Who leads: coordinators, the election machine and its runner.
 
+mod address;
 pub mod coordinator;
+mod etcd;
+pub mod machine;
+mod request;
+pub mod runner;
+mod sqlite;
+pub mod values;
+pub mod view;
+
+pub use address::{AddressError, CoordinationAddress, EtcdOptions, Login, connect};

@@ -4,6 +4,7 @@
 //! streamed to the followers, and only then applied to plain files, the objects. Leader and
 //! follower keep the same two things, a log and the objects, and use the same applier.
 
+pub mod capture;
 pub mod commit;
 pub mod export;
 pub mod fsck;
@@ -11,10 +12,13 @@ pub mod image;
 pub mod import;
 pub mod journal;
 pub mod log;
+pub mod namespace;
 pub mod op;
 pub mod position;
 pub mod quarantine;
+pub mod replicate;
 pub mod store;
+pub mod transport;
 pub mod volume;
 pub mod vow;
 pub mod wire;

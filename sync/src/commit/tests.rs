@@ -102,6 +102,21 @@ fn a_new_leadership_forgets_the_tail_that_was_cut_off() {
 }
 
 #[test]
+fn copies_of_a_tail_that_was_cut_off_are_no_copies() {
+    let commit = Commit::new(quorum(&[A, B], 2));
+    commit.begin(Epoch(1), Seq(1));
+    commit.local_durable(Seq(20));
+    commit.begin(Epoch(3), Seq(11));
+    commit.peer_durable(A, Epoch(3), Seq(12));
+    assert_eq!(commit.committed(), Seq(0), "12 is not durable here yet");
+    commit.begin(Epoch(4), Seq(11));
+    commit.local_durable(Seq(12));
+    assert_eq!(commit.committed(), Seq(0), "nor in this session anywhere else");
+    commit.peer_durable(B, Epoch(4), Seq(11));
+    assert_eq!(commit.committed(), Seq(11));
+}
+
+#[test]
 fn both_rules_hold_during_a_change() {
     let commit = Commit::new(quorum(&[A, B], 2));
     commit.begin(Epoch(1), Seq(1));

@@ -79,8 +79,9 @@ impl Log {
     /// Opens the log in `dir`, creating both if need be.
     ///
     /// `floor` is the checkpoint's position: records up to it need not be there, and a log
-    /// without any segment continues after it. What is found is written anew before this returns,
-    /// so all of [`Log::head`] is durable. The caller seals again what its vow says.
+    /// without any segment continues after it. The last segment is written anew before this
+    /// returns (on a full disk it is only synced), so all of [`Log::head`] is durable. The caller
+    /// seals again what its vow says.
     ///
     /// # Errors
     /// [`LogError::Damaged`] if a record is missing or unreadable that was known to be durable;

@@ -13,6 +13,7 @@ mod aside;
 mod builder;
 mod checkpointer;
 mod directory;
+mod ends;
 mod error;
 mod leading;
 mod options;

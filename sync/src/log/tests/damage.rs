@@ -122,7 +122,7 @@ fn durable_records_beyond_a_hole_of_zeros_are_found() {
     let disk = ModelDisk::new(1);
     let options = LogOptions { segment_bytes: 32 << 10, ..options() };
     let log = Log::start(Box::new(disk.clone()), options, Position::default()).unwrap();
-    for (seq, length) in [(1, 50), (2, 9000), (3, 50)] {
+    for (seq, length) in [(1, 50), (2, 5000), (3, 50)] {
         log.append(&record(1, seq, length)).unwrap();
         log.wait_durable(Seq(seq)).unwrap();
     }

@@ -1,0 +1,69 @@
+//! What each service says of its own data.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::live::service::postgres_bin;
+use crate::live::{Cluster, PATIENCE, Service, until};
+
+pub(super) fn name(service: Service) -> &'static str {
+    match service {
+        Service::Postgres => "pg_amcheck: every heap and index is sound",
+        Service::Redis => "redis-check-aof: the append-only file is sound",
+        Service::Files => "no checker",
+    }
+}
+
+/// Runs the service's own checker on the present leader.
+pub async fn run(service: Service, cluster: &mut Cluster) -> Result<()> {
+    match service {
+        Service::Postgres => check_postgres(cluster).await,
+        Service::Redis => check_redis(cluster).await,
+        Service::Files => Ok(()),
+    }
+}
+
+/// `pg_amcheck` over every table and index of the served database, heaps against their indexes.
+///
+/// # Errors
+/// What it found.
+pub async fn check_postgres(cluster: &mut Cluster) -> Result<()> {
+    let port = cluster.leader().await?.service_port.to_string();
+    let mut last = String::new();
+    let sound = until("pg_amcheck", PATIENCE, Duration::from_millis(500), async || {
+        let output = tokio::process::Command::new(postgres_bin().join("pg_amcheck"))
+            .args(["--host=127.0.0.1", "--username=postgres", "--install-missing"])
+            .args(["--heapallindexed", "--parent-check", "--all", "--port", &port])
+            .output()
+            .await
+            .ok()?;
+        last = String::from_utf8_lossy(&output.stdout).into_owned();
+        last.push_str(&String::from_utf8_lossy(&output.stderr));
+        // Exit 1: it could not connect or start. Exit 2: it found damage.
+        match output.status.code() {
+            Some(1) => None,
+            code => Some(code == Some(0)),
+        }
+    })
+    .await;
+    let sound = sound.with_context(|| last.clone())?;
+    ensure!(sound, "pg_amcheck: {last}");
+    Ok(())
+}
+
+/// `redis-check-aof` over the leader's files, with the service stopped.
+///
+/// # Errors
+/// What it found.
+pub async fn check_redis(cluster: &mut Cluster) -> Result<()> {
+    let folder = cluster.folder().join("checked");
+    let leader = cluster.leader().await?;
+    leader.stop().await?;
+    leader.export(&folder)?;
+    let manifest = folder.join("appendonlydir/appendonly.aof.manifest");
+    let output = tokio::process::Command::new("redis-check-aof").arg(&manifest).output().await?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    ensure!(output.status.success(), "redis-check-aof {}: {said}", manifest.display());
+    Ok(())
+}

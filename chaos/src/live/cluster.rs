@@ -1,0 +1,287 @@
+//! Replicas, their coordinator and an ambassador, put together.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tempfile::TempDir;
+
+use super::etcd::Etcd;
+use super::process::Process;
+use super::replica::{Replica, Shared};
+use super::service::Service;
+use super::status::Status;
+use super::{PATIENCE, ports, until};
+
+/// Through what the replicas agree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coordination {
+    /// The embedded one, a file.
+    Sqlite,
+    /// A real etcd of so many members.
+    Etcd(usize),
+}
+
+/// What to build.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The `mainstay` binary.
+    pub binary: PathBuf,
+    /// What it wraps.
+    pub service: Service,
+    /// How many replicas: `a`, `b`, `c` …
+    pub replicas: usize,
+    /// Through what they agree.
+    pub coordination: Coordination,
+    /// The lease, as in the configuration.
+    pub ttl: String,
+    /// More top-level lines of every node's configuration.
+    pub extra: String,
+}
+
+impl Plan {
+    /// Three replicas of `service`, on the embedded coordinator, at the default ttl.
+    #[must_use]
+    pub fn new(binary: impl Into<PathBuf>, service: Service) -> Plan {
+        Plan {
+            binary: binary.into(),
+            service,
+            replicas: 3,
+            coordination: Coordination::Sqlite,
+            ttl: "5s".to_owned(),
+            extra: String::new(),
+        }
+    }
+}
+
+/// A cluster; all of it ends when this is dropped.
+#[derive(Debug)]
+pub struct Cluster {
+    /// The nodes, in order of their names.
+    pub replicas: Vec<Replica>,
+    /// The ambassador's port on loopback.
+    pub port: u16,
+    /// The etcd, if that is the coordinator.
+    pub etcd: Option<Etcd>,
+    ambassador: Option<Process>,
+    shared: Shared,
+    folder: TempDir,
+}
+
+impl Cluster {
+    /// Lays the cluster out and starts its coordinator; no replica runs yet.
+    ///
+    /// # Errors
+    /// A program is missing, or a folder cannot be made.
+    pub async fn create(plan: &Plan) -> Result<Cluster> {
+        let folder = tempfile::Builder::new().prefix("mainstay-").tempdir()?;
+        // The service's user must get through to its mount.
+        open_to_all(folder.path())?;
+        let (etcd, coordination) = match plan.coordination {
+            Coordination::Sqlite => {
+                (None, format!("sqlite://{}", folder.path().join("coord.db").display()))
+            }
+            Coordination::Etcd(members) => {
+                let etcd = Etcd::start(folder.path(), members).await?;
+                let address = etcd.address();
+                (Some(etcd), address)
+            }
+        };
+        let secret_file = folder.path().join("secret");
+        let secret = Command::new(&plan.binary)
+            .args(["secret", "new"])
+            .output()
+            .with_context(|| format!("run {}", plan.binary.display()))?;
+        write_private(&secret_file, &secret.stdout)?;
+        let shared = Shared {
+            binary: plan.binary.clone(),
+            service: plan.service,
+            coordination,
+            secret_file,
+            ttl: plan.ttl.clone(),
+            extra: plan.extra.clone(),
+        };
+        let mut cluster = Cluster {
+            replicas: Vec::new(),
+            port: ports::free()?,
+            etcd,
+            ambassador: None,
+            shared,
+            folder,
+        };
+        for name in ('a'..='z').take(plan.replicas) {
+            cluster.add(&name.to_string())?;
+        }
+        Ok(cluster)
+    }
+
+    /// [`Cluster::create`], then everything started and serving.
+    ///
+    /// # Errors
+    /// Something did not come up.
+    pub async fn start(plan: &Plan) -> Result<Cluster> {
+        let mut cluster = Cluster::create(plan).await?;
+        for replica in &mut cluster.replicas {
+            replica.start()?;
+        }
+        if plan.service != Service::Files {
+            cluster.start_ambassador()?;
+        }
+        cluster.serving().await?;
+        Ok(cluster)
+    }
+
+    /// Adds one more node, not started.
+    ///
+    /// # Errors
+    /// Its folder cannot be made.
+    pub fn add(&mut self, node: &str) -> Result<&mut Replica> {
+        let folder = self.folder.path().join(node);
+        std::fs::create_dir_all(&folder)?;
+        open_to_all(&folder)?;
+        self.replicas.push(Replica::create(folder, node, &self.shared)?);
+        Ok(self.replicas.last_mut().expect("one was just added"))
+    }
+
+    /// Starts the ambassador on [`Cluster::port`].
+    ///
+    /// # Errors
+    /// The binary cannot be run.
+    pub fn start_ambassador(&mut self) -> Result<()> {
+        let config = self.folder.path().join("ambassador.toml");
+        let text = format!(
+            "service = \"chaos\"\ncoordination = \"{}\"\nttl = \"{}\"\n\
+             [ambassador]\nlisten = \"127.0.0.1:{}\"\n",
+            self.shared.coordination, self.shared.ttl, self.port
+        );
+        std::fs::write(&config, text)?;
+        let mut command = Command::new(&self.shared.binary);
+        command.arg("ambassador").arg("--config").arg(&config).current_dir("/");
+        let log = self.folder.path().join("ambassador.log");
+        self.ambassador = Some(Process::start("ambassador", &mut command, &log)?);
+        Ok(())
+    }
+
+    /// Where everything of this cluster is.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The cluster's state, as any node's configuration finds it.
+    ///
+    /// # Errors
+    /// The coordinator cannot be read.
+    pub async fn status(&self) -> Result<Status> {
+        Status::read(&self.shared.binary, &self.replicas[0].config()).await
+    }
+
+    /// Waits until a leader's service is ready, and says what the cluster then looks like.
+    ///
+    /// # Errors
+    /// None was in time; what the daemons last said is in the error.
+    pub async fn serving(&self) -> Result<Status> {
+        self.reaches("a ready leader", |status| status.ready).await
+    }
+
+    /// Waits until every running node leads or follows.
+    ///
+    /// # Errors
+    /// They did not in time.
+    pub async fn whole(&self) -> Result<Status> {
+        let nodes = self.started();
+        self.reaches("every node in its role", |status| status.is_whole(&nodes)).await
+    }
+
+    /// Waits until every running node follows or leads with nothing outstanding. Not to be asked
+    /// for while somebody writes.
+    ///
+    /// # Errors
+    /// They did not in time.
+    pub async fn quiet(&self) -> Result<Status> {
+        let nodes = self.started();
+        self.reaches("all replicas equal", |status| status.is_quiet(&nodes)).await
+    }
+
+    fn started(&self) -> Vec<&str> {
+        let started = self.replicas.iter().filter(|replica| replica.is_started());
+        started.map(|replica| replica.node.as_str()).collect()
+    }
+
+    /// Waits until `is_so` holds of the status.
+    ///
+    /// # Errors
+    /// It did not in time; what the daemons last said is in the error.
+    pub async fn reaches(&self, what: &str, is_so: impl Fn(&Status) -> bool) -> Result<Status> {
+        let step = Duration::from_millis(100);
+        let mut last = Status::default();
+        let found = until(what, PATIENCE, step, async || {
+            last = self.status().await.ok()?;
+            is_so(&last).then(|| last.clone())
+        })
+        .await;
+        found.with_context(|| format!("last status: {last:?}\n{}", self.last_words()))
+    }
+
+    /// The node that leads now.
+    ///
+    /// # Errors
+    /// None came to lead in time.
+    pub async fn leader(&mut self) -> Result<&mut Replica> {
+        let status = self.serving().await?;
+        let leader = status.leader.context("a ready leader has a name")?;
+        self.node(&leader)
+    }
+
+    /// The node of this name.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn node(&mut self, name: &str) -> Result<&mut Replica> {
+        self.replicas
+            .iter_mut()
+            .find(|replica| replica.node == name)
+            .with_context(|| format!("no replica is called {name}"))
+    }
+
+    /// The last lines of every daemon, for a failure's message.
+    #[must_use]
+    pub fn last_words(&self) -> String {
+        let mut all = String::new();
+        let logs = self
+            .replicas
+            .iter()
+            .map(Replica::log)
+            .chain([self.folder.path().join("ambassador.log")]);
+        for log in logs {
+            let text = std::fs::read(&log).unwrap_or_default();
+            let text = String::from_utf8_lossy(&text);
+            let lines: Vec<_> = text.lines().collect();
+            all.push_str(&format!("--- {}\n", log.display()));
+            for line in &lines[lines.len().saturating_sub(40)..] {
+                all.push_str(line);
+                all.push('\n');
+            }
+        }
+        all
+    }
+}
+
+fn open_to_all(folder: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755))?;
+    Ok(())
+}
+
+fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    std::fs::File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?
+        .write_all(bytes)?;
+    Ok(())
+}

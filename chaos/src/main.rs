@@ -1,0 +1,84 @@
+//! `chaos`: real clusters, shown and measured.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command's output")]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+use mainstay_chaos::demo::{self, Show};
+use mainstay_chaos::live::cluster::Plan;
+use mainstay_chaos::live::{Coordination, Service};
+
+#[derive(Debug, Parser)]
+#[command(version, about = "Runs real clusters of mainstay, and takes their leaders away")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Kill leaders under writing clients and show what becomes of the writes
+    Demo(Demo),
+    /// Compare pgbench with and without Mainstay, in one run
+    Pgbench(mainstay_chaos::pgbench::Options),
+}
+
+#[derive(Debug, Args)]
+struct Demo {
+    /// postgres or redis
+    #[arg(long, default_value = "postgres")]
+    service: Service,
+    /// Agree through a real etcd of three members instead of the embedded coordinator
+    #[arg(long)]
+    etcd: bool,
+    /// How often the leader dies
+    #[arg(long, default_value_t = 1)]
+    kills: usize,
+    /// How many clients write
+    #[arg(long, default_value_t = 4)]
+    clients: u32,
+    /// The lease's time to live
+    #[arg(long, default_value = "5s")]
+    ttl: String,
+    /// The mainstay binary
+    #[arg(long, default_value = "target/release/mainstay")]
+    binary: PathBuf,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let work = run(Cli::parse().command);
+    // Whatever was started ends when `work` is dropped, so an interrupt only drops it.
+    let result = tokio::select! {
+        result = work => result,
+        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Demo(options) => {
+            demo::ensure_shown(options.service)?;
+            let mut plan = Plan::new(options.binary.canonicalize()?, options.service);
+            if options.etcd {
+                plan.coordination = Coordination::Etcd(3);
+            }
+            plan.ttl = options.ttl;
+            let (kills, clients) = (options.kills, options.clients);
+            demo::run(&Show { plan, kills, clients, restart: true }).await?;
+            Ok(())
+        }
+        Command::Pgbench(options) => mainstay_chaos::pgbench::run(&options).await,
+    }
+}

@@ -1,0 +1,129 @@
+//! One connection to a service, through whatever address, and its few verbs.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use redis::AsyncCommands;
+use redis::aio::MultiplexedConnection;
+use tokio_postgres::NoTls;
+
+use crate::live::Service;
+
+/// How long a single answer may take before its outcome counts as unknown: longer than the
+/// ambassador holds a connection.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(40);
+
+/// A connected client.
+pub enum Client {
+    /// Of Postgres.
+    Postgres(tokio_postgres::Client),
+    /// Of Redis.
+    Redis(MultiplexedConnection),
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Client::Postgres(_) => "Postgres",
+            Client::Redis(_) => "Redis",
+        })
+    }
+}
+
+impl Client {
+    /// Connects to `service` at a port of loopback.
+    ///
+    /// # Errors
+    /// Refused, cut, or not in time.
+    pub async fn connect(service: Service, port: u16) -> Result<Client> {
+        tokio::time::timeout(ANSWER_TIMEOUT, Self::connect_for_long(service, port))
+            .await
+            .context("no connection in time")?
+    }
+
+    async fn connect_for_long(service: Service, port: u16) -> Result<Client> {
+        match service {
+            Service::Postgres => {
+                let parameters = format!("host=127.0.0.1 port={port} user=postgres");
+                let (client, connection) = tokio_postgres::connect(&parameters, NoTls).await?;
+                tokio::spawn(connection);
+                Ok(Client::Postgres(client))
+            }
+            Service::Redis => {
+                let client = redis::Client::open(format!("redis://127.0.0.1:{port}/"))?;
+                let config = redis::AsyncConnectionConfig::new()
+                    .set_response_timeout(Some(ANSWER_TIMEOUT))
+                    .set_connection_timeout(Some(ANSWER_TIMEOUT));
+                let connection =
+                    client.get_multiplexed_async_connection_with_config(&config).await?;
+                Ok(Client::Redis(connection))
+            }
+            Service::Files => bail!("the files service has no clients"),
+        }
+    }
+
+    /// Makes what the writes go to, if it is not there.
+    ///
+    /// # Errors
+    /// What the service said.
+    pub async fn prepare(&mut self) -> Result<()> {
+        if let Client::Postgres(client) = self {
+            let table = "create table if not exists writes \
+                         (client bigint, number bigint, primary key (client, number))";
+            client.batch_execute(table).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes one value durably, in a transaction of its own.
+    ///
+    /// # Errors
+    /// Anything but the service's word that it is done.
+    pub async fn write(&mut self, client: u32, number: u64) -> Result<()> {
+        tokio::time::timeout(ANSWER_TIMEOUT, self.write_for_long(client, number))
+            .await
+            .context("no answer in time")?
+    }
+
+    async fn write_for_long(&mut self, client: u32, number: u64) -> Result<()> {
+        match self {
+            Client::Postgres(connection) => {
+                let insert = "insert into writes values ($1, $2)";
+                let values = (i64::from(client), i64::try_from(number)?);
+                connection.execute(insert, &[&values.0, &values.1]).await?;
+            }
+            Client::Redis(connection) => {
+                let _: u64 = connection.rpush(format!("writes:{client}"), number).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything that is there.
+    ///
+    /// # Errors
+    /// What the service said.
+    pub async fn read_all(&mut self) -> Result<Vec<(u32, u64)>> {
+        match self {
+            Client::Postgres(connection) => {
+                let rows = connection.query("select client, number from writes", &[]).await?;
+                rows.iter()
+                    .map(|row| {
+                        let client = u32::try_from(row.get::<_, i64>(0))?;
+                        Ok((client, u64::try_from(row.get::<_, i64>(1))?))
+                    })
+                    .collect()
+            }
+            Client::Redis(connection) => {
+                let keys: Vec<String> = connection.keys("writes:*").await?;
+                let mut all = Vec::new();
+                for key in keys {
+                    let client = key.trim_start_matches("writes:").parse()?;
+                    let numbers: Vec<u64> = connection.lrange(&key, 0, -1).await?;
+                    all.extend(numbers.into_iter().map(|number| (client, number)));
+                }
+                Ok(all)
+            }
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! What was written when, and what the service said to it.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// How a write ended for its client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The service said that it is done.
+    Acknowledged,
+    /// The connection broke or time ran out: it may be there or not.
+    Unknown,
+}
+
+/// One write: client `client`'s `number`th value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Write {
+    /// Who wrote.
+    pub client: u32,
+    /// Its count, from 1; never used twice.
+    pub number: u64,
+    /// When it was sent, since the history's start.
+    pub invoked: Duration,
+    /// When the answer or the failure came.
+    pub ended: Duration,
+    /// What came.
+    pub outcome: Outcome,
+}
+
+/// All writes so far; clones share it.
+#[derive(Clone, Debug)]
+pub struct History {
+    start: Instant,
+    events: Arc<Mutex<Events>>,
+}
+
+#[derive(Debug, Default)]
+struct Events {
+    writes: Vec<Write>,
+    kills: Vec<Duration>,
+}
+
+impl Default for History {
+    fn default() -> History {
+        History { start: Instant::now(), events: Arc::default() }
+    }
+}
+
+impl History {
+    /// Time since the start, the clock of everything in here.
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    /// Adds a write that has ended.
+    pub fn record(&self, write: Write) {
+        self.lock().writes.push(write);
+    }
+
+    /// Notes that a leader was taken away now: what it had acknowledged alone may be lost.
+    pub fn kill(&self) -> Duration {
+        let now = self.now();
+        self.lock().kills.push(now);
+        now
+    }
+
+    /// All writes, in the order of their ends.
+    #[must_use]
+    pub fn writes(&self) -> Vec<Write> {
+        self.lock().writes.clone()
+    }
+
+    /// When leaders were taken away.
+    #[must_use]
+    pub fn kills(&self) -> Vec<Duration> {
+        self.lock().kills.clone()
+    }
+
+    /// How many writes were acknowledged.
+    #[must_use]
+    pub fn acknowledged(&self) -> usize {
+        self.lock().writes.iter().filter(|write| write.outcome == Outcome::Acknowledged).count()
+    }
+
+    /// The first acknowledged write that was sent after `then`.
+    #[must_use]
+    pub fn first_acknowledged_after(&self, then: Duration) -> Option<Write> {
+        self.lock()
+            .writes
+            .iter()
+            .filter(|write| write.outcome == Outcome::Acknowledged && write.invoked >= then)
+            .min_by_key(|write| write.ended)
+            .copied()
+    }
+
+    /// The first write acknowledged after `then`, whenever it was sent: a client that waited
+    /// through a failover counts too.
+    #[must_use]
+    pub fn first_end_after(&self, then: Duration) -> Option<Write> {
+        self.lock()
+            .writes
+            .iter()
+            .filter(|write| write.outcome == Outcome::Acknowledged && write.ended > then)
+            .min_by_key(|write| write.ended)
+            .copied()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Events> {
+        self.events.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,132 @@
+//! When this process leads and when it no longer does.
+//!
+//! Leading begins and ends by what the view shows, by the lease's deadline and by the replica's
+//! own word. What has ended never begins again: an epoch that was given up may already have been
+//! followed by another one that this process has not heard of.
+
+use crate::machine::{Fall, Machine};
+use crate::values::{ClusterId, Epoch, Leader, VolumeId};
+use crate::view::Stored;
+
+#[derive(Debug)]
+struct Current {
+    epoch: Epoch,
+    volume: VolumeId,
+    cluster: ClusterId,
+}
+
+/// The leadership under way and the last one that ended.
+#[derive(Debug, Default)]
+pub(super) struct Leadership {
+    current: Option<Current>,
+    ended: Option<(Epoch, Fall)>,
+}
+
+impl Leadership {
+    pub(super) fn epoch(&self) -> Option<Epoch> {
+        self.current.as_ref().map(|current| current.epoch)
+    }
+
+    pub(super) fn current(&self) -> Option<(Epoch, ClusterId)> {
+        self.current.as_ref().map(|current| (current.epoch, current.cluster))
+    }
+
+    /// Ends the leadership under way, if there is one.
+    pub(super) fn end(&mut self, fall: Fall) {
+        if let Some(current) = self.current.take() {
+            self.ended = Some((current.epoch, fall));
+        }
+    }
+
+    /// How the leadership of `epoch` ended here.
+    pub(super) fn fall_from(&self, epoch: Epoch) -> Fall {
+        match &self.ended {
+            Some((ended, fall)) if *ended == epoch => fall.clone(),
+            _ => Fall::KeyLost,
+        }
+    }
+
+    fn is_over(&self, epoch: Epoch) -> bool {
+        self.ended.as_ref().is_some_and(|(ended, _)| epoch <= *ended)
+    }
+}
+
+impl Machine {
+    /// Ends a leadership that has lost its ground, or begins the one that the view shows as ours.
+    pub(super) fn review_leadership(&mut self) {
+        if let Some(fall) = self.fall() {
+            self.leadership.end(fall);
+        }
+        if self.leadership.current.is_none() {
+            self.eligible_wanted.clear();
+            self.begin_won();
+        }
+    }
+
+    /// The leader's key in the view, if this very process put it.
+    pub(super) fn own_key(&self) -> Option<&Stored<Leader>> {
+        let key = self.view.as_ref()?.leader.as_ref()?;
+        let ours =
+            key.value.node == self.identity.node && key.value.nonce == self.identity.incarnation;
+        ours.then_some(key)
+    }
+
+    fn fall(&self) -> Option<Fall> {
+        let current = self.leadership.current.as_ref()?;
+        if self.now >= self.lease.deadline() {
+            return Some(Fall::DeadlinePassed);
+        }
+        let view = self.view.as_ref()?;
+        let taken = view.epoch.as_ref().map(|taken| taken.value.epoch);
+        if let Some(later) = taken.filter(|taken| *taken > current.epoch) {
+            return Some(Fall::Elected(later));
+        }
+        if self.own_key().is_none_or(|key| key.value.epoch != current.epoch) {
+            return Some(Fall::KeyLost);
+        }
+        // Only a coordinator that forgot epochs (restored from a backup) gives one that somebody
+        // has sealed already. That replica would never follow; the next epoch is past its vow.
+        let deaf = view.replicas.values().map(|replica| &replica.value).find(|replica| {
+            replica.cluster == Some(current.cluster)
+                && replica.node != self.identity.node
+                && (replica.promised >= current.epoch || replica.position.epoch > current.epoch)
+        });
+        if let Some(replica) = deaf {
+            return Some(Fall::Outpromised(replica.node.clone()));
+        }
+        let report = self.report.as_ref()?;
+        (report.volume != current.volume || report.building).then_some(Fall::VolumeChanged)
+    }
+
+    /// Begins the epoch that the view gives to this process, if it has not begun yet.
+    ///
+    /// How the key came there, and when, does not matter: our transaction may have been answered,
+    /// or the answer lost, or it may have happened long after we gave it up. Hence all of its
+    /// ground is looked at again; the volume must be what it was when the bid was made, to the
+    /// last record. If anything is missing the key is given back.
+    fn begin_won(&mut self) {
+        let (Some(view), Some(key)) = (&self.view, self.own_key()) else { return };
+        let Leader { epoch, volume, .. } = key.value;
+        let Some(config) = &view.config else { return };
+        if self.leadership.is_over(epoch) {
+            return;
+        }
+        let newest = view.epoch.as_ref().is_some_and(|taken| taken.value.epoch == epoch);
+        let promised = self.promise.as_ref().is_some_and(|promise| {
+            let begins = (epoch, promise.position.seq.next());
+            promise.volume == volume && config.value.lineage.last() == Some(begins)
+        });
+        let able = self.report.as_ref().is_some_and(|report| {
+            report.volume == volume
+                && !report.building
+                && report.unfit.is_none()
+                && report.leading.is_none()
+        });
+        let leased = self.lease.is(key.lease) && self.lease.usable(self.now).is_some();
+        let cluster = config.value.cluster;
+        self.leadership.current = Some(Current { epoch, volume, cluster });
+        if !(newest && promised && able && leased) {
+            self.leadership.end(Fall::VolumeChanged);
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! What must hold in every world, looked at after everything that happens. It knows the model and
+//! the nodes, and nothing of how the machine comes to its decisions.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use mainstay_election::coordinator::Revision;
+use mainstay_election::values::{
+    Ballot, Config, Epoch, EpochTaken, Leader, Member, Nonce, Request, decode, keys,
+};
+
+use super::model::Model;
+use super::node::Node;
+
+#[derive(Default)]
+pub struct Checks {
+    pub epochs: BTreeMap<Epoch, Nonce>,
+    /// A hand other than a machine's removed the leader's key, so an open gate may be without one
+    /// until its machine hears of that.
+    pub meddled: bool,
+    looked_at: Revision,
+    config: Option<Config>,
+    leader: Option<Leader>,
+    /// When each ballot, by its revision, came into the world.
+    ballots: BTreeMap<i64, Duration>,
+    /// By node: the view that it last decided by, and when.
+    pub decided: BTreeMap<String, (Revision, Duration)>,
+}
+
+impl Checks {
+    pub fn all(
+        &mut self,
+        now: Duration,
+        patience: Duration,
+        model: &Model,
+        nodes: &BTreeMap<String, Node>,
+    ) {
+        if self.looked_at != model.revision() {
+            self.looked_at = model.revision();
+            self.note_ballots(now, model);
+            self.epochs_are_never_reused(patience, model);
+            self.config = value(model, keys::CONFIG);
+            self.leader = value(model, keys::LEADER);
+        }
+        self.one_gate(now, nodes);
+    }
+
+    /// An open gate is the newest leader's, and its key stands: so there is at most one.
+    fn one_gate(&self, now: Duration, nodes: &BTreeMap<String, Node>) {
+        if self.meddled {
+            assert!(nodes.values().filter(|node| node.gate_open(now)).count() <= 1);
+            return;
+        }
+        for node in nodes.values().filter(|node| node.gate_open(now)) {
+            let epoch = node.machine.as_ref().and_then(|machine| machine.leads());
+            assert!(
+                self.leader.as_ref().is_some_and(|leader| {
+                    leader.node.as_str() == node.name && Some(leader.epoch) == epoch
+                }),
+                "{} would answer as the leader of {epoch:?}, but the key says {:?}",
+                node.name,
+                self.leader
+            );
+        }
+    }
+
+    fn note_ballots(&mut self, now: Duration, model: &Model) {
+        for entry in model.contents().entries {
+            if entry.key.starts_with(keys::BALLOTS) {
+                self.ballots.entry(entry.modified.0).or_insert(now);
+            }
+        }
+    }
+
+    fn epochs_are_never_reused(&mut self, patience: Duration, model: &Model) {
+        let Some(taken) = value::<EpochTaken>(model, keys::EPOCH) else { return };
+        if let Some(nonce) = self.epochs.get(&taken.epoch) {
+            assert_eq!(*nonce, taken.nonce, "epoch {} belongs to two processes", taken.epoch);
+            return;
+        }
+        if let Some((newest, _)) = self.epochs.last_key_value() {
+            assert!(taken.epoch > *newest, "epoch {} after {newest}", taken.epoch);
+        }
+        self.epochs.insert(taken.epoch, taken.nonce);
+        let leader: Leader = value(model, keys::LEADER).expect("there is one");
+        if leader.nonce != taken.nonce {
+            return; // put by the hand of a scenario, by no machine
+        }
+        if let Some(before) = &self.config {
+            let winner = Member { node: leader.node.clone(), volume: leader.volume };
+            if forced(model, &leader) {
+                return; // an operator answers for this one
+            }
+            assert!(before.eligible.contains(&winner), "{winner:?} may not lead: {before:?}");
+            self.best_or_patient(&leader, before, patience, model);
+        }
+    }
+
+    /// Whoever wins although it saw a better ballot has given that one its time.
+    fn best_or_patient(&self, winner: &Leader, config: &Config, patience: Duration, model: &Model) {
+        let (seen, decided_at) = self.decided[winner.node.as_str()];
+        let ours: Ballot = value(model, &keys::ballot(&winner.node)).expect("no win without");
+        for member in config.eligible.iter().filter(|member| member.node != winner.node) {
+            let Some(entry) = model.get(&keys::ballot(&member.node)) else { continue };
+            let theirs: Ballot = decode(&entry.key, &entry.value).expect("a ballot");
+            let counts = theirs.volume == member.volume
+                && theirs.promised == winner.epoch
+                && model.get(&keys::replica(&member.node)).is_some()
+                && entry.modified <= seen;
+            if counts && theirs.position > ours.position {
+                let waited = decided_at.saturating_sub(self.ballots[&entry.modified.0]);
+                assert!(
+                    waited >= patience,
+                    "{} took epoch {} at {} over {} at {} after {waited:?}",
+                    winner.node,
+                    winner.epoch,
+                    ours.position,
+                    member.node,
+                    theirs.position
+                );
+            }
+        }
+    }
+}
+
+fn forced(model: &Model, leader: &Leader) -> bool {
+    model.contents().entries.iter().filter(|entry| entry.key.starts_with(keys::REQUESTS)).any(
+        |entry| match decode(&entry.key, &entry.value) {
+            Ok(Request::Failover { target, .. }) => target == leader.node,
+            _ => false,
+        },
+    )
+}
+
+fn value<T: serde::de::DeserializeOwned>(model: &Model, key: &str) -> Option<T> {
+    model.get(key).map(|entry| decode(key, &entry.value).expect("readable"))
+}

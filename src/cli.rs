@@ -1,0 +1,140 @@
+//! The command line: what can be asked for, and how it is answered.
+//!
+//! It reads the configuration and hands what it means to [`Actions`], which `main.rs` gives. So
+//! the parts that this knows nothing of (volumes, elections, the proxy) stay out of it, and the
+//! words that operators read can be tested by themselves.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches};
+
+use crate::config::Document;
+use crate::telemetry;
+
+mod actions;
+mod arguments;
+mod complaint;
+mod config_commands;
+mod observe;
+
+pub use actions::{Actions, Offline, QuarantineTask};
+pub use complaint::Complaint;
+
+use arguments::{Arguments, Command, ConfigCommand, QuarantineCommand, SecretCommand};
+
+/// The environment variable that names the configuration file.
+pub const CONFIG_ENV: &str = "MAINSTAY_CONFIG";
+
+/// Runs one command line and says how to exit: 0 done, 1 failed, 2 wrong usage or configuration,
+/// 3 (`status` only) the service is down.
+pub fn main(words: impl IntoIterator<Item = OsString>, actions: &dyn Actions) -> ExitCode {
+    match try_main(words, actions) {
+        Ok(code) => code,
+        Err(complaint) => {
+            let _ = std::io::stderr().write_all(complaint.to_string().as_bytes());
+            ExitCode::from(complaint.code())
+        }
+    }
+}
+
+fn try_main(
+    words: impl IntoIterator<Item = OsString>,
+    actions: &dyn Actions,
+) -> Result<ExitCode, Complaint> {
+    let matches = match Arguments::command().try_get_matches_from(words) {
+        Ok(matches) => matches,
+        Err(error) if !error.use_stderr() => {
+            say(&error.render().to_string())?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Err(error) => return Err(Complaint::usage(&error)),
+    };
+    let arguments =
+        Arguments::from_arg_matches(&matches).map_err(|error| Complaint::usage(&error))?;
+    telemetry::init(arguments.log_format).map_err(|bad| Complaint::misuse(bad.to_string()))?;
+    let config = arguments.config.or_else(|| std::env::var_os(CONFIG_ENV).map(PathBuf::from));
+    perform(arguments.command, &Files { config }, actions)
+}
+
+/// Where the configuration is read from.
+struct Files {
+    config: Option<PathBuf>,
+}
+
+impl Files {
+    fn document(&self) -> Result<Document, Complaint> {
+        let env = std::env::vars_os();
+        let env = env.filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        });
+        let document = Document::load(self.config.as_deref(), env)?;
+        for warning in &document.warnings {
+            tracing::warn!("{warning}");
+        }
+        Ok(document)
+    }
+}
+
+fn perform(command: Command, files: &Files, actions: &dyn Actions) -> Result<ExitCode, Complaint> {
+    match command {
+        Command::Run { command } => {
+            let mut document = files.document()?;
+            if !command.is_empty() {
+                document.set_command(command);
+            }
+            return actions.run(document.run()?);
+        }
+        Command::Ambassador => {
+            let (cluster, ambassador) = files.document()?.ambassador()?;
+            return actions.ambassador(cluster, ambassador);
+        }
+        Command::Status { json, watch } => {
+            return observe::status(&files.document()?.cluster()?, json, watch);
+        }
+        Command::Switchover { to } => {
+            say(&observe::switchover(&files.document()?.cluster()?, to)?)?;
+        }
+        Command::Pause { reason } => {
+            say(&observe::pause(&files.document()?.cluster()?, reason)?)?;
+        }
+        Command::Resume => say(&observe::resume(&files.document()?.cluster()?)?)?,
+        Command::Secret(SecretCommand::New) => say(&format!("{}\n", actions.new_secret()?))?,
+        Command::Config(ConfigCommand::Check) => {
+            files.document()?.run()?;
+            say("the configuration is complete and can be run\n")?;
+        }
+        Command::Config(ConfigCommand::Show) => say(&files.document()?.show())?,
+        Command::Config(ConfigCommand::Schema) => say(&config_commands::schema())?,
+        Command::Import { from } => offline(files, actions, Offline::Import { from })?,
+        Command::Export { to } => offline(files, actions, Offline::Export { to })?,
+        Command::Fsck { repair } => offline(files, actions, Offline::Fsck { repair })?,
+        Command::Quarantine(task) => {
+            let task = match task {
+                QuarantineCommand::List => QuarantineTask::List,
+                QuarantineCommand::Show { name } => QuarantineTask::Show { name },
+                QuarantineCommand::Export { name, to } => QuarantineTask::Export { name, to },
+                QuarantineCommand::Drop { name } => QuarantineTask::Drop { name },
+            };
+            offline(files, actions, Offline::Quarantine(task))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn offline(files: &Files, actions: &dyn Actions, task: Offline) -> Result<(), Complaint> {
+    let state_dir = files.document()?.state_dir()?;
+    say(&actions.offline(&state_dir, task)?)
+}
+
+/// Prints to standard output. Whoever reads it may stop reading: that is no failure.
+fn say(text: &str) -> Result<(), Complaint> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Complaint::failure(format!("cannot write to standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
+}

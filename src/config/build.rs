@@ -1,0 +1,387 @@
+//! From single values to a complete configuration: what is missing, and what does not go together.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use mainstay_election::values::{Durability, MaxLag, NodeName, Tags};
+use mainstay_election::{CoordinationAddress, EtcdOptions, Login};
+
+use super::document::Document;
+use super::problem::{ConfigError, Problem};
+use super::schema;
+use super::types::{
+    AmbassadorConfig, CheckConfig, ClusterConfig, HoldConfig, PeerConfig, ProcessConfig,
+    ReadyConfig, ReadyProbe, RestartConfig, RouteConfig, RouteTo, RunConfig, SecretText,
+};
+
+/// What a value stands for while a problem with it is already on the list.
+const UNUSED: &str = "";
+
+/// Reads a [`Document`] and remembers everything that is wrong on the way.
+struct Builder<'a> {
+    document: &'a Document,
+    problems: Vec<Problem>,
+}
+
+impl Document {
+    /// All that `mainstay run` needs. Reads `secret_file`.
+    ///
+    /// # Errors
+    /// Everything that is missing or does not go together, at once.
+    pub fn run(&self) -> Result<RunConfig, ConfigError> {
+        let mut builder = Builder::new(self);
+        let node = builder.required("node", "\"a\"");
+        let config = RunConfig {
+            node: node.parse().unwrap_or_else(|_| placeholder_node()),
+            cluster: builder.cluster(),
+            state_dir: PathBuf::from(builder.required("state_dir", "\"/var/lib/mainstay\"")),
+            mount: PathBuf::from(builder.required("mount", "\"/var/lib/postgresql/data\"")),
+            secret: builder.secret(),
+            durability: builder.durability(),
+            max_lag: MaxLag {
+                bytes: self.size("max_lag.bytes"),
+                ms: self.duration("max_lag.time").map(millis),
+            },
+            peer: builder.peer(),
+            api_listen: builder.socket("api.listen"),
+            process: builder.process(),
+            log_bytes_max: builder.defaulted(self.size("log.max")),
+            quarantine_bytes_max: builder.defaulted(self.size("quarantine.max")),
+            tags: Tags {
+                nofailover: builder.defaulted(self.bool("tags.nofailover")),
+                priority: small(builder.defaulted(self.number("tags.priority"))),
+            },
+            ambassador: if self.is_given("ambassador") { builder.ambassador() } else { None },
+        };
+        builder.check_directories(&config);
+        builder.done(config)
+    }
+
+    /// All that watching a service needs.
+    ///
+    /// # Errors
+    /// Everything that is missing, at once.
+    pub fn cluster(&self) -> Result<ClusterConfig, ConfigError> {
+        let mut builder = Builder::new(self);
+        let cluster = builder.cluster();
+        builder.done(cluster)
+    }
+
+    /// All that `mainstay ambassador` needs.
+    ///
+    /// # Errors
+    /// Everything that is missing or does not go together, at once.
+    pub fn ambassador(&self) -> Result<(ClusterConfig, AmbassadorConfig), ConfigError> {
+        let mut builder = Builder::new(self);
+        let cluster = builder.cluster();
+        let ambassador = builder.ambassador();
+        match (builder.problems.is_empty(), ambassador) {
+            (true, Some(ambassador)) => Ok((cluster, ambassador)),
+            _ => Err(ConfigError { problems: builder.problems }),
+        }
+    }
+
+    /// The state directory: all that offline commands need.
+    ///
+    /// # Errors
+    /// It is missing.
+    pub fn state_dir(&self) -> Result<PathBuf, ConfigError> {
+        let mut builder = Builder::new(self);
+        let state_dir = builder.required("state_dir", "\"/var/lib/mainstay\"");
+        builder.done(PathBuf::from(state_dir))
+    }
+}
+
+impl<'a> Builder<'a> {
+    fn new(document: &'a Document) -> Self {
+        Builder { document, problems: Vec::new() }
+    }
+
+    fn done<T>(self, built: T) -> Result<T, ConfigError> {
+        if self.problems.is_empty() {
+            Ok(built)
+        } else {
+            Err(ConfigError { problems: self.problems })
+        }
+    }
+
+    fn required(&mut self, path: &str, example: &str) -> String {
+        self.document.text(path).unwrap_or_else(|| {
+            let key = schema::find(path).expect("only keys of the schema are required");
+            self.problems.push(Problem::missing(key, example));
+            UNUSED.to_owned()
+        })
+    }
+
+    fn defaulted<T>(&self, value: Option<T>) -> T {
+        value.expect("a test finds a default of the right kind for every such key")
+    }
+
+    fn refuse(&mut self, path: &str, what: String, fix: &str) {
+        let source = self.document.source(path);
+        self.problems.push(Problem { source, what, fix: fix.to_owned() });
+    }
+
+    fn socket(&self, path: &str) -> SocketAddr {
+        let text = self.defaulted(self.document.text(path));
+        text.parse().expect("its kind is checked to be an address")
+    }
+
+    fn cluster(&mut self) -> ClusterConfig {
+        let service = self.required("service", "\"orders-db\"");
+        let coordination = self.required("coordination", "\"etcd://10.0.1.5:2379\"");
+        ClusterConfig {
+            service,
+            coordination: coordination.parse().unwrap_or_else(|_| placeholder_coordination()),
+            etcd: self.etcd(),
+            ttl: self.defaulted(self.document.duration("ttl")),
+        }
+    }
+
+    fn etcd(&mut self) -> EtcdOptions {
+        let document = self.document;
+        for (one, other) in [("etcd.cert", "etcd.key"), ("etcd.user", "etcd.password_file")] {
+            if document.is_given(one) != document.is_given(other) {
+                let given = if document.is_given(one) { one } else { other };
+                self.refuse(
+                    given,
+                    format!("of `{one}` and `{other}` only `{given}` is given"),
+                    "give both or neither",
+                );
+            }
+        }
+        let password = document.path("etcd.password_file").and_then(|path| {
+            let read = std::fs::read_to_string(&path);
+            read.map(|text| text.trim_end_matches(['\r', '\n']).to_owned())
+                .map_err(|error| {
+                    let what =
+                        format!("the password file {} cannot be read: {error}", path.display());
+                    self.refuse("etcd.password_file", what, "name a file that this user can read");
+                })
+                .ok()
+        });
+        EtcdOptions {
+            ca: document.path("etcd.ca"),
+            identity: document.path("etcd.cert").zip(document.path("etcd.key")),
+            login: document
+                .text("etcd.user")
+                .zip(password)
+                .map(|(user, password)| Login { user, password }),
+        }
+    }
+
+    fn secret(&mut self) -> SecretText {
+        if let Some(secret) = self.document.text("secret") {
+            return SecretText::new(&secret);
+        }
+        let path = self.required("secret_file", "\"/etc/mainstay/secret\"");
+        if path.is_empty() {
+            return SecretText::new(UNUSED);
+        }
+        match std::fs::read_to_string(&path) {
+            Ok(text) if text.trim().is_empty() => {
+                self.refuse(
+                    "secret_file",
+                    format!("the secret file {path} is empty"),
+                    "make one with `mainstay secret new` and copy it to every node",
+                );
+            }
+            Ok(text) => return SecretText::new(&text),
+            Err(error) => self.refuse(
+                "secret_file",
+                format!("the secret file {path} cannot be read: {error}"),
+                "make one with `mainstay secret new` and copy it to every node",
+            ),
+        }
+        SecretText::new(UNUSED)
+    }
+
+    fn durability(&mut self) -> Durability {
+        if self.document.text("durability").as_deref() == Some("sync") {
+            self.refuse(
+                "durability",
+                "`durability` is \"sync\", which is not built yet".to_owned(),
+                "use \"async\": a failover may then lose the newest acknowledged writes",
+            );
+        }
+        Durability::Async
+    }
+
+    fn peer(&mut self) -> PeerConfig {
+        let listen = self.socket("peer.listen");
+        let advertise = match self.document.text("peer.advertise") {
+            Some(advertise) => advertise,
+            None if !listen.ip().is_unspecified() => listen.to_string(),
+            None => self.required("peer.advertise", "\"10.0.1.5:7400\""),
+        };
+        PeerConfig { listen, advertise }
+    }
+
+    fn process(&mut self) -> ProcessConfig {
+        let document = self.document;
+        let command = document.words("process.command").unwrap_or_default();
+        if command.is_empty() {
+            self.refuse(
+                "process.command",
+                "there is no service to run: `process.command` is missing".to_owned(),
+                "set it, or put the service's command after `--`",
+            );
+        }
+        let restarts = document.number("process.restarts.max");
+        ProcessConfig {
+            command,
+            init: document.words("process.init"),
+            user: document.text("process.user"),
+            workdir: self.defaulted(document.path("process.workdir")),
+            address: document.text("process.address"),
+            ready: self.ready(),
+            stop_signal: self.defaulted(document.text("process.stop_signal")),
+            stop_grace: self.defaulted(document.duration("process.stop_grace")),
+            restarts: RestartConfig {
+                max: count(self.defaulted(restarts)),
+                within: self.defaulted(document.duration("process.restarts.within")),
+            },
+        }
+    }
+
+    fn ready(&mut self) -> ReadyConfig {
+        let document = self.document;
+        let tcp = document.bool("process.ready.tcp");
+        let command = document.words("process.ready.command");
+        let address = document.text("process.address");
+        if tcp == Some(true) && command.is_some() {
+            self.refuse(
+                "process.ready.command",
+                "both `process.ready.tcp` and `process.ready.command` are given".to_owned(),
+                "give one of them",
+            );
+        }
+        if tcp == Some(true) && address.is_none() {
+            self.refuse(
+                "process.ready.tcp",
+                "`process.ready.tcp` has no `process.address` to connect to".to_owned(),
+                "set `process.address = \"127.0.0.1:5432\"`",
+            );
+        }
+        let probe = match (command, address) {
+            (Some(command), _) => ReadyProbe::Command(command),
+            (None, Some(address)) if tcp != Some(false) => ReadyProbe::Tcp(address),
+            _ => ReadyProbe::Started,
+        };
+        ReadyConfig {
+            probe,
+            interval: self.defaulted(document.duration("process.ready.interval")),
+            timeout: self.defaulted(document.duration("process.ready.timeout")),
+        }
+    }
+
+    fn ambassador(&mut self) -> Option<AmbassadorConfig> {
+        let document = self.document;
+        let mut routes = Vec::new();
+        if let Some(listen) = document.text("ambassador.listen") {
+            let service = document.text("service").unwrap_or_default();
+            routes.push(RouteConfig {
+                name: service.clone(),
+                listen,
+                to: RouteTo::Leader(service),
+            });
+        }
+        for n in document.indexes("ambassador.route") {
+            routes.extend(self.route(n));
+        }
+        if routes.is_empty() {
+            self.refuse(
+                "ambassador.listen",
+                "the ambassador listens nowhere".to_owned(),
+                "set `ambassador.listen = \"127.0.0.1:6432\"` or an `[[ambassador.route]]`",
+            );
+            return None;
+        }
+        let hold = document.number("ambassador.hold.max");
+        Some(AmbassadorConfig {
+            hold: HoldConfig {
+                max: count(self.defaulted(hold)),
+                timeout: self.defaulted(document.duration("ambassador.hold.timeout")),
+            },
+            connect_timeout: self.defaulted(document.duration("ambassador.connect_timeout")),
+            connections_max: count(self.defaulted(document.number("ambassador.max_connections"))),
+            proxy_protocol: match document.text("ambassador.proxy_protocol").as_deref() {
+                Some("v1") => Some(1),
+                Some("v2") => Some(2),
+                _ => None,
+            },
+            accept_proxy: self.defaulted(document.bool("ambassador.accept_proxy")),
+            routes,
+        })
+    }
+
+    fn route(&mut self, n: usize) -> Option<RouteConfig> {
+        let document = self.document;
+        let at = |name: &str| format!("ambassador.route.{n}.{name}");
+        let leader = document.text(&at("service"));
+        let upstreams = document.words(&at("upstreams"));
+        let to = match (leader, upstreams) {
+            (Some(service), None) => RouteTo::Leader(service),
+            (None, Some(addresses)) => RouteTo::Upstreams {
+                addresses,
+                first_alive: document.text(&at("order")).as_deref() == Some("first-alive"),
+                check: CheckConfig {
+                    interval: self.defaulted(document.duration(&at("check.interval"))),
+                    timeout: self.defaulted(document.duration(&at("check.timeout"))),
+                    rise: count(self.defaulted(document.number(&at("check.rise")))),
+                    fall: count(self.defaulted(document.number(&at("check.fall")))),
+                },
+            },
+            _ => {
+                self.refuse(
+                    &at("listen"),
+                    format!("`ambassador.route.{n}` must lead to one of two"),
+                    "give either `service` or `upstreams`",
+                );
+                return None;
+            }
+        };
+        let listen = self.required(&at("listen"), "\"127.0.0.1:6432\"");
+        let name = document.text(&at("name")).unwrap_or_else(|| format!("route-{n}"));
+        Some(RouteConfig { name, listen, to })
+    }
+
+    /// A mount inside the state directory, or around it, would put the log into itself.
+    fn check_directories(&mut self, config: &RunConfig) {
+        let (state, mount) = (&config.state_dir, &config.mount);
+        if state.as_os_str().is_empty() || mount.as_os_str().is_empty() {
+            return;
+        }
+        if state.starts_with(mount) || mount.starts_with(state) {
+            self.refuse(
+                "mount",
+                format!(
+                    "`mount` ({}) and `state_dir` ({}) lie within one another",
+                    mount.display(),
+                    state.display()
+                ),
+                "give two directories of which neither contains the other",
+            );
+        }
+    }
+}
+
+fn placeholder_coordination() -> CoordinationAddress {
+    CoordinationAddress::Sqlite { path: PathBuf::new() }
+}
+
+fn placeholder_node() -> NodeName {
+    "unnamed".parse().expect("it is a name")
+}
+
+fn millis(span: std::time::Duration) -> u64 {
+    u64::try_from(span.as_millis()).expect("its kind bounds it")
+}
+
+fn count(number: i64) -> u32 {
+    u32::try_from(number).expect("its kind bounds it")
+}
+
+fn small(number: i64) -> i32 {
+    i32::try_from(number).expect("its kind bounds it")
+}

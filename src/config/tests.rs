@@ -1,0 +1,180 @@
+use super::schema::SCHEMA;
+use super::*;
+
+const MINIMAL: &str = r#"
+service = "orders-db"
+node = "a"
+state_dir = "/var/lib/mainstay"
+mount = "/data"
+coordination = "etcd://10.0.1.5:2379,10.0.2.5:2379"
+peer.advertise = "10.0.1.5:7400"
+[process]
+command = ["postgres"]
+"#;
+
+fn env(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    let mut env = vec![("MAINSTAY_SECRET".to_owned(), "hush".to_owned())];
+    env.extend(pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+    env
+}
+
+fn load(text: &str, pairs: &[(&str, &str)]) -> Result<RunConfig, ConfigError> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    Document::load(Some(file.path()), env(pairs))?.run()
+}
+
+fn problems(text: &str, pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    let error = load(text, pairs).expect_err("refused");
+    error.problems.into_iter().map(|problem| (problem.what, problem.fix)).collect()
+}
+
+#[test]
+fn a_minimal_file_gets_the_defaults() {
+    let config = load(MINIMAL, &[]).unwrap();
+    assert_eq!(config.cluster.ttl.as_secs(), 5);
+    assert_eq!(config.log_bytes_max, 4 << 30);
+    assert_eq!(config.process.ready.probe, ReadyProbe::Started);
+    assert_eq!(config.api_listen.port(), 7480);
+    assert!(config.ambassador.is_none());
+}
+
+#[test]
+fn every_default_is_of_its_kind() {
+    for key in SCHEMA {
+        if let Some(default) = key.default {
+            assert!(key.kind.read_text(default).is_ok(), "{} = {default}", key.path);
+        }
+    }
+}
+
+#[test]
+fn the_environment_wins_over_the_file() {
+    let config = load(
+        MINIMAL,
+        &[("MAINSTAY_NODE", "b"), ("MAINSTAY_PEER__LISTEN", "[::1]:9"), ("MAINSTAY_TTL", "7s")],
+    )
+    .unwrap();
+    assert_eq!(config.node.as_str(), "b");
+    assert_eq!(config.peer.listen.to_string(), "[::1]:9");
+    assert_eq!(config.cluster.ttl.as_secs(), 7);
+}
+
+#[test]
+fn commands_in_the_environment_are_words_or_a_list() {
+    let words =
+        |text| load(MINIMAL, &[("MAINSTAY_PROCESS__COMMAND", text)]).unwrap().process.command;
+    assert_eq!(words("redis-server --port 6379"), ["redis-server", "--port", "6379"]);
+    assert_eq!(words(r#"["sh", "-c", "a b"]"#), ["sh", "-c", "a b"]);
+}
+
+#[test]
+fn the_environment_alone_is_enough() {
+    let all = env(&[
+        ("MAINSTAY_SERVICE", "s"),
+        ("MAINSTAY_NODE", "a"),
+        ("MAINSTAY_STATE_DIR", "/s"),
+        ("MAINSTAY_MOUNT", "/m"),
+        ("MAINSTAY_COORDINATION", "sqlite:///c.db"),
+        ("MAINSTAY_PEER__LISTEN", "127.0.0.1:1"),
+        ("MAINSTAY_PROCESS__COMMAND", "true"),
+        ("MAINSTAY_AMBASSADOR__ROUTE__0__LISTEN", "127.0.0.1:2"),
+        ("MAINSTAY_AMBASSADOR__ROUTE__0__UPSTREAMS", "x:1 y:2"),
+    ]);
+    let config = Document::load(None, all).unwrap().run().unwrap();
+    assert_eq!(config.peer.advertise, "127.0.0.1:1");
+    assert_eq!(config.ambassador.unwrap().routes.len(), 1);
+}
+
+#[test]
+fn a_misspelt_key_is_refused_with_a_guess() {
+    let said = problems(&MINIMAL.replace("service", "servise"), &[]);
+    assert_eq!(said[0].0, "`servise` is not a key that is known");
+    assert_eq!(said[0].1, "did you mean `service`?");
+    let said = problems(&MINIMAL.replace("peer.advertise", "advertise"), &[]);
+    assert_eq!(said[0].1, "did you mean `peer.advertise`?");
+}
+
+#[test]
+fn bad_values_name_key_value_reason_and_what_would_do() {
+    let ttl = |value: &str| problems(&format!("ttl = {value}\n{MINIMAL}"), &[]).remove(0);
+    assert_eq!(
+        ttl("\"5 parsecs\""),
+        (
+            "`ttl` is \"5 parsecs\": it has the unit \"parsecs\", which is not known".into(),
+            "give a time span from 1s to 5m, such as \"200ms\", \"5s\" or \"1m\"".into()
+        )
+    );
+    assert_eq!(ttl("5").0, "`ttl` is 5: it is a number without a unit");
+    assert_eq!(ttl("\"1ms\"").0, "`ttl` is \"1ms\": it is too short");
+    let said = problems(&format!("{MINIMAL}\n[log]\nmax = \"4GB\""), &[]);
+    assert_eq!(said[0].0, "`log.max` is \"4GB\": it has the unit \"GB\", which is not known");
+}
+
+#[test]
+fn all_that_is_wrong_is_said_at_once() {
+    let said = problems("ttl = 1\nnope = 2\n[peer]\nlisten = \"x\"", &[]);
+    assert_eq!(said.len(), 3);
+    let said = problems("", &[]);
+    let missing: Vec<_> = said.iter().map(|(what, _)| what.as_str()).collect();
+    assert_eq!(
+        missing,
+        [
+            "`node` is missing",
+            "`service` is missing",
+            "`coordination` is missing",
+            "`state_dir` is missing",
+            "`mount` is missing",
+            "`peer.advertise` is missing",
+            "there is no service to run: `process.command` is missing",
+        ]
+    );
+}
+
+#[test]
+fn sync_is_refused_until_it_is_built() {
+    let said = problems(&format!("durability = \"sync\"\n{MINIMAL}"), &[]);
+    assert_eq!(said[0].0, "`durability` is \"sync\", which is not built yet");
+}
+
+#[test]
+fn a_mount_within_the_state_directory_is_refused() {
+    let said = problems(&MINIMAL.replace("\"/data\"", "\"/var/lib/mainstay/data\""), &[]);
+    assert!(said[0].0.contains("lie within one another"), "{said:?}");
+}
+
+#[test]
+fn secrets_are_never_shown() {
+    let text = MINIMAL.replace("etcd://", "etcds://root:hunter2@");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    let document = Document::load(Some(file.path()), env(&[])).unwrap();
+    let config = document.run().unwrap();
+    let shown = format!("{}{config:?}", document.show());
+    assert!(!shown.contains("hush") && !shown.contains("hunter2"), "{shown}");
+    assert_eq!(config.secret.expose(), "hush");
+}
+
+#[test]
+fn a_secret_does_not_belong_into_the_file() {
+    let said = problems(&format!("secret = \"x\"\n{MINIMAL}"), &[]);
+    assert_eq!(said[0].1, "use MAINSTAY_SECRET or `secret_file`");
+}
+
+#[test]
+fn foreign_variables_of_our_prefix_only_warn() {
+    let all = env(&[("MAINSTAY_PORT", "tcp://10.0.0.1:80"), ("MAINSTAY_LOG", "debug")]);
+    let document = Document::load(None, all).unwrap();
+    assert_eq!(document.warnings.len(), 1);
+    assert!(
+        document.warnings[0].starts_with("MAINSTAY_PORT is ignored"),
+        "{:?}",
+        document.warnings
+    );
+}
+
+#[test]
+fn half_a_pair_is_refused() {
+    let said = problems(&format!("{MINIMAL}\n[etcd]\nuser = \"root\""), &[]);
+    assert_eq!(said[0].1, "give both or neither");
+}

@@ -1,0 +1,105 @@
+//! Following, as a scope: a session with one leader for as long as the directive names it.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use mainstay_election::machine::Directive;
+use mainstay_election::values::Lag;
+use mainstay_sync::replicate::{Follower, FollowerOptions, LeaderAddress, Phase, Status};
+use tokio::sync::watch;
+
+use super::convert;
+use super::node::Node;
+
+/// How often the lag is computed again while nothing else changes.
+const INTERVAL: Duration = Duration::from_millis(200);
+
+/// Follows the directive's leader until the directive is another one or the daemon stops.
+pub(super) async fn follow(
+    node: &Node,
+    directive: &Directive,
+    directives: &mut watch::Receiver<Directive>,
+) {
+    let Directive::Follow { leader, epoch, peer, .. } = directive else { return };
+    let mut stop = node.stop.clone();
+    let over = |now: &Directive| now != directive;
+    let Some(address) = (tokio::select! {
+        _ = directives.wait_for(over) => None,
+        () = stop.requested() => None,
+        address = resolve(node, peer) => Some(address),
+    }) else {
+        return;
+    };
+    let leader =
+        LeaderAddress { node: leader.to_string(), address, epoch: convert::to_log_epoch(*epoch) };
+    let sink = node.volume.sink();
+    let follower = Follower::start(&node.endpoint, sink, leader, FollowerOptions::default());
+    let mut status = follower.status();
+    tokio::select! {
+        _ = directives.wait_for(over) => {}
+        () = stop.requested() => {}
+        () = tell(node, &mut status) => {}
+    }
+    follower.stop().await;
+    node.board.set(|situation| situation.state = "waiting".to_owned());
+}
+
+/// The peer's address, asked for again until there is one: in a container network a leader's name
+/// may come up after it does.
+async fn resolve(node: &Node, peer: &str) -> SocketAddr {
+    loop {
+        match tokio::net::lookup_host(peer).await.map(|mut found| found.next()) {
+            Ok(Some(address)) => return address,
+            Ok(None) => node.board.say(format!("the leader's address {peer} has no IP address")),
+            Err(error) => {
+                node.board.say(format!("the leader's address {peer} cannot be resolved: {error}"));
+            }
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// Puts what the session says on the board.
+async fn tell(node: &Node, status: &mut watch::Receiver<Status>) {
+    let mut said: Option<String> = None;
+    loop {
+        let now = status.borrow_and_update().clone();
+        if now.trouble != said {
+            said.clone_from(&now.trouble);
+            if let Some(trouble) = &said {
+                tracing::warn!(%trouble, "following");
+            }
+        }
+        let head = now.leader_head.0;
+        let durable = node.volume.durable().seq.0;
+        node.board.set(|situation| {
+            situation.state = describe(&now);
+            let ops = head.saturating_sub(durable);
+            // What the leader knows better (bytes, age), status takes from the leader.
+            situation.lag = Lag { ops, ..Lag::default() };
+        });
+        let changed = tokio::time::timeout(INTERVAL, status.changed()).await;
+        if matches!(changed, Ok(Err(_))) {
+            tracing::error!("the follower's task ended");
+            return;
+        }
+    }
+}
+
+fn describe(status: &Status) -> String {
+    let trouble = status.trouble.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+    match &status.phase {
+        Phase::Connecting => format!("connecting{trouble}"),
+        Phase::Copying { bytes, bytes_total, bytes_per_second } => {
+            let percent = (bytes * 100).checked_div(*bytes_total).unwrap_or(0).min(100);
+            format!(
+                "copying: {} of {} MiB ({percent} %), {} MiB/s",
+                bytes >> 20,
+                bytes_total >> 20,
+                bytes_per_second >> 20
+            )
+        }
+        Phase::Streaming => "streaming".to_owned(),
+        Phase::Refused(refusal) => format!("refused by the leader: {refusal}"),
+    }
+}

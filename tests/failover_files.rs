@@ -1,0 +1,101 @@
+//! A volume without a server: nodes die at random moments, and every replica's plain files end
+//! up equal, byte and metadata.
+
+mod support;
+
+use std::path::Path;
+use std::time::Duration;
+
+use mainstay_chaos::live::cluster::Plan;
+use mainstay_chaos::live::{Cluster, Service};
+use mainstay_chaos::workload::churn::Churn;
+use mainstay_chaos::workload::tree::Tree;
+use support::{binary, can_run};
+
+async fn start() -> Cluster {
+    let mut plan = Plan::new(binary(), Service::Files);
+    plan.ttl = "3s".to_owned();
+    Cluster::start(&plan).await.unwrap_or_else(|error| panic!("{error:#}"))
+}
+
+/// Waits until all are equal by their own account, stops everything, and compares plain files.
+async fn assert_equal(cluster: &mut Cluster) -> Tree {
+    cluster.quiet().await.unwrap_or_else(|error| panic!("{error:#}"));
+    // Followers first: a leader that stops hands over, and its successor would write.
+    let leader = cluster.leader().await.expect("a leader").node.clone();
+    let mut nodes: Vec<_> = cluster.replicas.iter().map(|replica| replica.node.clone()).collect();
+    nodes.sort_by_key(|node| *node == leader);
+    for node in &nodes {
+        cluster.node(node).expect("a node").kill();
+    }
+    let mut trees = Vec::new();
+    for node in &nodes {
+        let target = cluster.folder().join(format!("export-{node}"));
+        let _ = std::fs::remove_dir_all(&target);
+        cluster.node(node).expect("a node").export(&target).unwrap_or_else(|error| {
+            panic!("{error:#}");
+        });
+        trees.push((node.clone(), read(&target)));
+    }
+    for (node, tree) in &trees[1..] {
+        assert_eq!(trees[0].1.difference(tree), None, "{} and {node} differ", trees[0].0);
+    }
+    trees.swap_remove(0).1
+}
+
+fn read(path: &Path) -> Tree {
+    Tree::read(path).unwrap_or_else(|error| panic!("{error:#}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exports_of_all_replicas_equal_the_mount_after_churn() {
+    if !can_run("exports_of_all_replicas_equal_the_mount_after_churn") {
+        return;
+    }
+    let mut cluster = start().await;
+    let mount = cluster.leader().await.expect("a leader").mount();
+    let mut churn = Churn::new(7);
+    churn.run(&mount, 1_500).expect("churn");
+    cluster.quiet().await.unwrap_or_else(|error| panic!("{error:#}"));
+    let mounted = read(&mount);
+    let exported = assert_equal(&mut cluster).await;
+    assert_eq!(mounted.difference(&exported), None, "the mount and its export differ");
+    assert!(exported.len() > 20, "the churn left {} files", exported.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_node_may_die_at_any_moment() {
+    if !can_run("any_node_may_die_at_any_moment") {
+        return;
+    }
+    let mut cluster = start().await;
+    for (seed, victims) in [(1, "follower"), (2, "leader"), (3, "all")] {
+        let leader = cluster.leader().await.unwrap_or_else(|error| panic!("{error:#}"));
+        let (leader, mount) = (leader.node.clone(), leader.mount());
+        let churning = std::thread::spawn(move || {
+            // Ends with the mount's death, if that comes first.
+            let _ = Churn::new(seed).run(&mount, 4_000);
+        });
+        tokio::time::sleep(Duration::from_millis(300 + 211 * seed)).await;
+        let doomed: Vec<_> = cluster
+            .replicas
+            .iter()
+            .map(|replica| replica.node.clone())
+            .filter(|node| match victims {
+                "leader" => *node == leader,
+                "follower" => *node != leader,
+                _ => true,
+            })
+            .take(if victims == "follower" { 1 } else { 3 })
+            .collect();
+        for node in &doomed {
+            cluster.node(node).expect("a node").kill();
+        }
+        churning.join().expect("the churn's thread");
+        for node in &doomed {
+            cluster.node(node).expect("a node").start().expect("the daemon starts again");
+        }
+        cluster.quiet().await.unwrap_or_else(|error| panic!("after {victims}: {error:#}"));
+    }
+    assert_equal(&mut cluster).await;
+}
