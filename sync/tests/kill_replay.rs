@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use mainstay_sync::log::LogOptions;
 use mainstay_sync::op::Attributes;
 use mainstay_sync::position::{ClusterId, Epoch, FileId, Seq};
 use mainstay_sync::volume::{Volume, VolumeOptions};
@@ -93,12 +94,17 @@ fn child_that_is_killed() {
     let (Ok(dir), Ok(seed)) = (std::env::var(CHILD_DIR), std::env::var(CHILD_SEED)) else {
         return;
     };
-    let options = VolumeOptions { checkpoint_interval: Duration::from_millis(15), ..options() };
+    // Small segments and a slow applier: the log is far ahead of the objects, and the objects of
+    // the checkpoint.
+    let log = LogOptions { segment_bytes: 256 << 10, spare_segments: 1, ..options().log };
+    let checkpoint_interval = Duration::from_millis(15);
+    let options = VolumeOptions { log, checkpoint_interval, ..options() };
     let volume = Volume::open(Path::new(&dir), options).unwrap();
     volume.found(CLUSTER).unwrap();
     let leading = volume.lead(Epoch(1), "a").unwrap();
     let mut writer = Writer::over(leading.journal.clone(), Epoch(1), seed.parse().unwrap());
     writer.model.now.nodes.insert(FileId::ROOT, root());
+    leading.journal.on_applied(Box::new(|_| std::thread::sleep(Duration::from_millis(3))));
     loop {
         let (told, room) = std::sync::mpsc::channel();
         let waiter = Box::new(move |outcome| told.send(outcome).unwrap());

@@ -11,6 +11,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use mainstay_sync::journal::Refused;
 use mainstay_sync::op::{Change, Kind};
 use mainstay_sync::position::{ClusterId, Epoch, FileId, Position, Seq};
 use mainstay_sync::volume::{Volume, VolumeError, VolumeOptions};
@@ -188,4 +189,36 @@ fn a_leadership_waits_for_nothing_after_the_volume_is_closed() {
     let refused = leading.journal.append(Default::default(), gone, Bytes::new());
     assert!(refused.is_err());
     assert!(matches!(volume.wait_applied(Seq(u64::MAX)), Err(VolumeError::Closed)));
+}
+
+#[test]
+fn an_object_that_cannot_be_written_fails_the_volume_and_not_its_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let volume = Volume::open(dir.path(), options()).unwrap();
+    volume.found(CLUSTER).unwrap();
+    let leading = volume.lead(Epoch(1), "a").unwrap();
+    let mut writer = Writer::new(&leading, Epoch(1), 1);
+    let id = writer.create(Kind::File);
+    volume.wait_applied(volume.head().seq).unwrap();
+    // Where its object belongs there is something else, as after a damaged directory.
+    let object = support::object_path(dir.path(), id);
+    std::fs::create_dir(&object).unwrap();
+    writer.write(id, 0, &[3; 1000]);
+    let head = volume.head().seq;
+    let failed = volume.wait_applied(head).unwrap_err();
+    assert!(matches!(failed, VolumeError::Failed(_)), "{failed}");
+    assert!(volume.trouble().is_some());
+    let gone = vec![Change::Gone { id: FileId(9) }];
+    let refused = leading.journal.append(Default::default(), gone, Bytes::new());
+    assert!(matches!(refused, Err(Refused::Failed(_))), "{refused:?}");
+    let (told, answer) = mpsc::channel();
+    let waiter = Box::new(move |outcome| told.send(outcome).unwrap());
+    leading.journal.when_committed(Seq(head.0 + 1), waiter);
+    assert!(matches!(answer.recv().unwrap(), Err(Refused::Failed(_))));
+    assert!(volume.checkpoint().is_err(), "nothing is claimed after a failure");
+    let model = writer.model.clone();
+    drop((writer, leading, volume));
+    std::fs::remove_dir(&object).unwrap();
+    let volume = Volume::open(dir.path(), options()).unwrap();
+    model.check(&contents(&volume));
 }

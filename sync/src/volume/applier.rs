@@ -24,7 +24,8 @@ const FULL_WAIT: (Duration, Duration) = (Duration::from_millis(100), Duration::f
 /// Until the volume stops or fails.
 pub(super) fn run(running: &Running) {
     match follow(running) {
-        Ok(()) | Err(VolumeError::Closed) => {}
+        // Whoever failed it has said why.
+        Ok(()) | Err(VolumeError::Closed | VolumeError::Failed(_)) => {}
         Err(error) => running.fail(&error.to_string()),
     }
 }
@@ -42,6 +43,7 @@ fn follow(running: &Running) -> Result<(), VolumeError> {
             return Ok(());
         }
         for frame in frames {
+            running.progress.check()?;
             let record = frame.record();
             apply(running, &record)?;
             running.progress.step(record.head.seq, bytes_of(&record));

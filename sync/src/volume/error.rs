@@ -100,6 +100,18 @@ pub enum VolumeError {
     /// A record or row that no leader writes.
     #[error("refused what no leader writes: {0}")]
     Unsound(String),
+    /// The volume was closed before the objects held what its log does. Nothing is lost: the
+    /// next open applies the rest.
+    #[error("closed at op {applied} of {seq}{}; the next start applies the rest",
+        waiting.as_ref().map(|what| format!(" ({what})")).unwrap_or_default())]
+    Behind {
+        /// The last applied op.
+        applied: Seq,
+        /// The last one in the log.
+        seq: Seq,
+        /// What the applier waited for.
+        waiting: Option<String>,
+    },
     /// It failed before.
     #[error("the volume failed earlier: {0}")]
     Failed(String),

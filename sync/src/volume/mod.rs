@@ -23,6 +23,7 @@ mod snapshot;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 pub use aside::Aside;
 pub use builder::Builder;
@@ -43,6 +44,9 @@ use crate::store::index::Checkpoint;
 use crate::store::{image, sound};
 use crate::vow::Vow;
 use running::Running;
+
+/// How long closing waits for the applier.
+const CLOSE_WAIT: Duration = Duration::from_secs(20);
 
 /// One replica's volume; clones are the same volume. When the last one is dropped its threads
 /// end where they are, as after a kill; [`Volume::close`] ends them with a checkpoint.
@@ -332,7 +336,8 @@ impl Volume {
         aside::truncate_after(self, ancestor)
     }
 
-    /// Applies what is durable, writes a checkpoint, and ends. Other clones find it closed.
+    /// Applies what is durable, writes a checkpoint, and ends. Other clones find it closed. Waits
+    /// for a full disk only so long: the log keeps what the objects lack.
     ///
     /// # Errors
     /// What the disk said; what is durable in the log is there still.
@@ -340,7 +345,7 @@ impl Volume {
         let _turn = self.turn();
         let running = self.running();
         self.inner.commit.close(Refused::Deposed);
-        let settled = running.checkpoint_all();
+        let settled = running.settle_for(CLOSE_WAIT).and_then(|()| running.checkpoint());
         running.stop();
         settled.map(drop)
     }

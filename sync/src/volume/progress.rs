@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::VolumeError;
 use crate::journal::{Refused, Waiter};
@@ -123,6 +124,23 @@ impl Progress {
         while self.applied() < seq {
             state.check()?;
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        Ok(())
+    }
+
+    /// As [`Progress::wait_applied`], but no longer than that.
+    pub(super) fn wait_applied_for(&self, seq: Seq, longest: Duration) -> Result<(), VolumeError> {
+        let begun = Instant::now();
+        let mut state = self.state();
+        while self.applied() < seq {
+            state.check()?;
+            let left = longest.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                let waiting = state.waiting.iter().flatten().next().cloned();
+                return Err(VolumeError::Behind { applied: self.applied(), seq, waiting });
+            }
+            let woken = self.changed.wait_timeout(state, left);
+            state = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rusqlite::Connection;
 
@@ -241,6 +242,16 @@ impl Running {
         self.progress.wait_applied(head)
     }
 
+    /// As [`Running::settle`], but the objects are not waited for any longer than that.
+    pub(super) fn settle_for(&self, longest: Duration) -> Result<(), VolumeError> {
+        if self.gate().holds {
+            return Ok(());
+        }
+        let head = self.log.head().seq;
+        self.log.wait_durable(head)?;
+        self.progress.wait_applied_for(head, longest)
+    }
+
     pub(super) fn request_checkpoint(&self) {
         self.gate().checkpoint_due = true;
         self.opened.notify_all();
@@ -260,7 +271,7 @@ impl Running {
     pub(super) fn wait<'a>(
         &self,
         gate: MutexGuard<'a, Gate>,
-        longest: std::time::Duration,
+        longest: Duration,
     ) -> MutexGuard<'a, Gate> {
         self.opened.wait_timeout(gate, longest).unwrap_or_else(PoisonError::into_inner).0
     }
