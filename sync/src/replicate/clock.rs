@@ -1,0 +1,32 @@
+//! The wall clock, which only people and lag reports read.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::op::Time;
+
+/// Now; before 1970 it is 1970.
+pub(super) fn now() -> Time {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Time { seconds: since.as_secs().cast_signed(), nanos: since.subsec_nanos() }
+}
+
+/// Milliseconds from `from` to `to`, negative if `to` is earlier.
+pub(super) fn ms_between(from: Time, to: Time) -> i64 {
+    let seconds = to.seconds.saturating_sub(from.seconds);
+    let nanos = i64::from(to.nanos) - i64::from(from.nanos);
+    seconds.saturating_mul(1000).saturating_add(nanos / 1_000_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn milliseconds_count_both_ways() {
+        let (a, b) = (Time { seconds: 5, nanos: 900_000_000 }, Time { seconds: 7, nanos: 0 });
+        assert_eq!((ms_between(a, b), ms_between(b, a)), (1100, -1100));
+        assert!(ms_between(Time::default(), now()) > 0);
+        let far = Time { seconds: i64::MIN, nanos: 0 };
+        assert_eq!(ms_between(far, b), i64::MAX, "a hostile clock must not overflow");
+    }
+}

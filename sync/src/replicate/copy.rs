@@ -1,0 +1,158 @@
+//! The follower's side of a copy: takes the leader's pieces straight into the volume.
+//!
+//! The hazard is that the peer names files and offsets: each piece is judged here before the
+//! volume sees it.
+
+use std::time::Instant;
+
+use super::end::{End, hear, say, unexpected};
+use super::ends::{Builder, CopyStart, Piece};
+use super::follower::{Following, Phase};
+use super::message::{Begin, ToFollower, ToLeader};
+use super::plan::Leading;
+use super::session::in_time;
+use crate::position::{Epoch, FileId, Lineage, Position, Seq, VolumeId};
+use crate::store::sound;
+use crate::transport::{Channel, FrameKind, Link};
+
+/// All rows and bytes of a copy; the records up to `through` are still to be laid over it.
+pub(super) struct Copied {
+    pub builder: Box<dyn Builder>,
+    pub position: Position,
+    pub through: Seq,
+    /// While these are open the leader holds the records after `position`.
+    pub link: Link,
+    _channel: Channel,
+}
+
+/// Copies the leader's whole volume.
+pub(super) async fn fetch(
+    following: &Following,
+    leading: &Leading,
+    volume: VolumeId,
+) -> Result<Copied, End> {
+    let leader = &following.leader;
+    let link = following.endpoint.connect(leader.address, &leader.node).await?;
+    match take(following, leading, volume, &link).await {
+        Ok((_channel, builder, position, through)) => {
+            Ok(Copied { builder, position, through, link, _channel })
+        }
+        Err(end) => {
+            link.close(end.goodbye(), &end.to_string());
+            Err(end)
+        }
+    }
+}
+
+async fn take(
+    following: &Following,
+    leading: &Leading,
+    volume: VolumeId,
+    link: &Link,
+) -> Result<(Channel, Box<dyn Builder>, Position, Seq), End> {
+    let mut channel = link.open().await?;
+    say(&mut channel.sending, &ToLeader::Delta { volume, since: Seq(0) }).await?;
+    // No limit of time: the leader may have to make a checkpoint first.
+    let begin = match hear(&mut channel.receiving).await? {
+        ToFollower::Begin(begin) => begin,
+        other => return Err(unexpected("Begin", &other)),
+    };
+    fits(&begin, leading)?;
+    let (position, lineage) = (begin.position, begin.lineage.clone());
+    let start = CopyStart { cluster: leading.cluster, position, lineage };
+    let builder = following.write(move |sink| Ok(sink.build(start)?)).await?;
+    let mut taking = Taking {
+        following,
+        began: Instant::now(),
+        bytes: 0,
+        bytes_total: begin.bytes_total,
+        epoch_max: leading.epoch,
+    };
+    taking.report();
+    let (builder, through) = taking.pieces(&mut channel, builder).await?;
+    if through < position.seq {
+        let what = format!("its copy begins at {position} and ends at {through}");
+        return Err(End::Contradiction(what));
+    }
+    Ok((channel, builder, position, through))
+}
+
+/// Whether the copy is of the log that the leader said it has.
+fn fits(begin: &Begin, leading: &Leading) -> Result<(), End> {
+    let at = begin.position;
+    let up_to: Vec<_> =
+        leading.lineage.0.iter().copied().filter(|(_, first)| *first <= at.seq).collect();
+    if leading.lineage.epoch_at(at.seq) == Some(at.epoch) && begin.lineage == Lineage(up_to) {
+        return Ok(());
+    }
+    Err(End::Contradiction(format!(
+        "its copy is at {at} with lineage {:?}, its log has {:?}",
+        begin.lineage, leading.lineage
+    )))
+}
+
+struct Taking<'a> {
+    following: &'a Following,
+    began: Instant,
+    bytes: u64,
+    bytes_total: u64,
+    epoch_max: Epoch,
+}
+
+impl Taking<'_> {
+    async fn pieces(
+        &mut self,
+        channel: &mut Channel,
+        mut builder: Box<dyn Builder>,
+    ) -> Result<(Box<dyn Builder>, Seq), End> {
+        loop {
+            let piece = match hear(&mut channel.receiving).await? {
+                ToFollower::Rows(rows) => Piece::Rows(rows),
+                ToFollower::Extent { id, offset } => {
+                    let data = in_time(async { Ok(channel.receiving.next().await?) }).await?;
+                    if data.kind != FrameKind::Data {
+                        return Err(unexpected("data", &data.kind));
+                    }
+                    self.bytes += data.body.len() as u64;
+                    Piece::Data { id, offset, bytes: data.body }
+                }
+                ToFollower::End { through } => return Ok((builder, through)),
+                other => return Err(unexpected("Rows, Extent or End", &other)),
+            };
+            judge(&piece, self.epoch_max).map_err(End::Contradiction)?;
+            builder = self
+                .following
+                .write(move |_| {
+                    builder.piece(piece)?;
+                    Ok(builder)
+                })
+                .await?;
+            self.report();
+        }
+    }
+
+    fn report(&self) {
+        let ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
+        self.following.phase(Phase::Copying {
+            bytes: self.bytes,
+            bytes_total: self.bytes_total,
+            bytes_per_second: self.bytes.saturating_mul(1000) / ms,
+        });
+    }
+}
+
+/// What is wrong with a piece, if anything.
+fn judge(piece: &Piece, epoch_max: Epoch) -> Result<(), String> {
+    match piece {
+        Piece::Rows(rows) => rows.iter().try_for_each(sound::row),
+        Piece::Data { id, offset, bytes } => {
+            let end = offset.checked_add(bytes.len() as u64);
+            let within = end.is_some_and(|end| end <= i64::MAX as u64);
+            let known = *id != FileId(0) && id.0 >> 40 <= epoch_max.0;
+            match within && known && !bytes.is_empty() {
+                true => Ok(()),
+                false => Err(format!("{} bytes at {offset} of file {id}", bytes.len())),
+            }
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Everything that a session says besides records: one file for the wire.
+//!
+//! Changes here are a new [`PROTOCOL`](super::plan::PROTOCOL). The live session, one channel on
+//! one link:
+//!
+//! ```text
+//! follower                          leader
+//! Hello(standing)            ->
+//!                            <-     Welcome(leading, verdict)
+//! (does as the verdict says)
+//! Ready(position)            ->
+//!                            <-     Started
+//!                            <-     records, Beat now and then
+//! Ack now and then           ->
+//! ```
+//!
+//! A copy, one channel on a link of its own, between Welcome and Ready (protocol 1 knows only
+//! `since` 0, everything; a later one may send only what was born after `since`):
+//!
+//! ```text
+//! Delta(since)               ->
+//!                            <-     Begin(position s), Rows.., (Extent, data)..
+//!                            <-     End(d)
+//! (closes once Started: until then the leader keeps the records after s)
+//! ```
+
+use serde::{Deserialize, Serialize};
+
+use super::plan::{Leading, Standing, Verdict};
+use crate::op::Time;
+use crate::position::{Epoch, FileId, Lineage, Position, Seq, VolumeId};
+use crate::store::rows::Row;
+
+/// From a follower.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToLeader {
+    /// Opens a live session.
+    Hello(Standing),
+    /// The verdict is carried out: send what follows this record.
+    Ready {
+        /// The follower's head.
+        after: Position,
+    },
+    /// What is safe here. Counts only if `epoch` is the session's.
+    Ack {
+        /// The session's.
+        epoch: Epoch,
+        /// Everything up to here is durable in the follower's log.
+        durable: Seq,
+        /// And up to here in its objects.
+        applied: Seq,
+    },
+    /// Opens a copy session: send what was born after `since`.
+    Delta {
+        /// The follower's volume, as in its live session.
+        volume: VolumeId,
+        /// 0 is everything.
+        since: Seq,
+    },
+}
+
+/// From a leader.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToFollower {
+    /// Answers a Hello.
+    Welcome(Welcome),
+    /// Answers a Ready: the records after it are held until sent.
+    Started,
+    /// What a record does not say.
+    Beat(Beat),
+    /// Answers a Delta.
+    Begin(Begin),
+    /// Rows of the index at Begin's position.
+    Rows(Vec<Row>),
+    /// The next frame is data at this place.
+    Extent {
+        /// Whose.
+        id: FileId,
+        /// Of its first byte.
+        offset: u64,
+    },
+    /// The copy is at one position once the records up to `through` are laid over it.
+    End {
+        /// The leader's head after it had read the last byte.
+        through: Seq,
+    },
+}
+
+/// What the leader says of itself and of the follower.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// Its side of the decision.
+    pub leading: Leading,
+    /// Its decision.
+    pub verdict: Verdict,
+    /// Its clock.
+    pub at: Time,
+}
+
+/// How far the leader is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beat {
+    /// Its last record.
+    pub head: Seq,
+    /// Its last committed one.
+    pub committed: Seq,
+    /// Its clock.
+    pub at: Time,
+}
+
+/// Where a copy begins.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Begin {
+    /// The position of the rows; the bytes of files may be of later ones.
+    pub position: Position,
+    /// Which epochs led there.
+    pub lineage: Lineage,
+    /// Bytes that the files take on the leader's disk, about.
+    pub bytes_total: u64,
+}

@@ -1,0 +1,127 @@
+//! The leader's side of a copy: everything, in pieces, while the service goes on writing.
+//!
+//! The link is the copy's own, so that its bytes never stand in the live records' way. The
+//! snapshot is held until the follower closes the channel, which it does once its live session
+//! streams: so the records after the snapshot's position are there when it asks for them.
+
+use super::end::{End, say};
+use super::ends::{Piece, Snapshot, SourceError};
+use super::leader::Shared;
+use super::message::{Begin, ToFollower};
+use super::table::{CopyProgress, Seat};
+use crate::position::{Seq, VolumeId};
+use crate::store::rows::Row;
+use crate::transport::{Channel, FRAME_BYTES_MAX, FrameKind, Link, Sending};
+use crate::wire;
+
+/// About how many bytes of rows go into one message.
+const ROWS_BYTES: usize = 1 << 20;
+
+pub(super) async fn serve(
+    shared: &Shared,
+    link: &Link,
+    mut channel: Channel,
+    volume: VolumeId,
+    since: Seq,
+) -> Result<(), End> {
+    let node = &link.peer().node;
+    let seat = shared.table.find(node, volume);
+    let seat = seat.ok_or_else(|| End::Contradiction("it copies and has no session".to_owned()))?;
+    if since != Seq(0) {
+        return Err(End::Contradiction(format!("it asks for changes since {since}")));
+    }
+    let source = shared.source.clone();
+    let snapshot = tokio::task::spawn_blocking(move || source.snapshot()).await??;
+    let held = tokio::select! {
+        held = send(shared, &mut channel.sending, snapshot, &seat) => held?,
+        // Nothing is to come, so this is the follower going away.
+        gone = channel.receiving.next() => return gone.map(drop).map_err(End::from),
+    };
+    tracing::info!(%node, "a copy is sent");
+    let _ended = channel.receiving.next().await;
+    release(held);
+    Ok(())
+}
+
+/// Sends all of `snapshot`, and gives it back still held.
+async fn send(
+    shared: &Shared,
+    sending: &mut Sending,
+    mut snapshot: Box<dyn Snapshot>,
+    seat: &Seat,
+) -> Result<Box<dyn Snapshot>, End> {
+    let position = snapshot.position();
+    let mut progress = CopyProgress { bytes: 0, bytes_total: snapshot.bytes_total() };
+    let begin = Begin { position, lineage: snapshot.lineage(), bytes_total: progress.bytes_total };
+    say(sending, &ToFollower::Begin(begin)).await?;
+    loop {
+        let (back, piece) = next(snapshot).await?;
+        snapshot = back;
+        match piece? {
+            Some(Piece::Rows(rows)) => send_rows(sending, rows).await?,
+            Some(Piece::Data { id, offset, bytes }) => {
+                progress.bytes += bytes.len() as u64;
+                let extent = wire::encode_message(&ToFollower::Extent { id, offset });
+                sending.queue(FrameKind::Message, extent.into())?;
+                sending.send(FrameKind::Data, bytes).await?;
+            }
+            None => break,
+        }
+        seat.copying(progress);
+        shared.table.touch();
+        let (held, limit) =
+            (shared.source.bytes_after(position.seq), shared.options.held_bytes_max);
+        if held > limit {
+            return Err(End::Outrun { held, limit });
+        }
+    }
+    // Read after the last byte: nothing that was sent is of a later op.
+    let through = shared.source.head().seq;
+    say(sending, &ToFollower::End { through }).await?;
+    Ok(snapshot)
+}
+
+type Next = (Box<dyn Snapshot>, Result<Option<Piece>, SourceError>);
+
+async fn next(mut snapshot: Box<dyn Snapshot>) -> Result<Next, End> {
+    let reading = tokio::task::spawn_blocking(move || {
+        let piece = snapshot.next();
+        (snapshot, piece)
+    });
+    Ok(reading.await?)
+}
+
+/// Gives the snapshot up where waiting for a disk does no harm.
+fn release(snapshot: Box<dyn Snapshot>) {
+    drop(tokio::task::spawn_blocking(move || drop(snapshot)));
+}
+
+/// A page of rows may hold large attributes, so it is cut by bytes.
+async fn send_rows(sending: &mut Sending, rows: Vec<Row>) -> Result<(), End> {
+    let (mut batch, mut bytes) = (Vec::new(), 0);
+    for row in rows {
+        bytes += weight(&row);
+        batch.push(row);
+        if bytes >= ROWS_BYTES {
+            say(sending, &ToFollower::Rows(std::mem::take(&mut batch))).await?;
+            bytes = 0;
+        }
+    }
+    if batch.is_empty() { Ok(()) } else { say(sending, &ToFollower::Rows(batch)).await }
+}
+
+/// No less than the row's encoding takes; far below [`FRAME_BYTES_MAX`] for any real row.
+fn weight(row: &Row) -> usize {
+    const FIXED_BYTES: usize = 160;
+    const { assert!(ROWS_BYTES + FIXED_BYTES < FRAME_BYTES_MAX) };
+    FIXED_BYTES
+        + match row {
+            Row::Node { attributes, .. } => match &attributes.kind {
+                crate::op::Kind::Symlink(target) => target.len(),
+                _ => 0,
+            },
+            Row::Entry { name, .. } => name.len(),
+            Row::Xattr { name, value, .. } => name.len() + value.as_ref().map_or(0, Vec::len),
+            Row::Chunk { .. } | Row::Gone { .. } => 0,
+        }
+}
