@@ -35,7 +35,7 @@ impl Log {
                 None => drop(shared.wait_progress(state)),
             }
         };
-        let at = state.segments.partition_point(|segment| segment.base.seq <= seq) - 1;
+        let at = state.segments.partition_point(|segment| segment.base().seq <= seq) - 1;
         let from = state.segments[at].clone();
         match segment::rewrite(&*shared.disk, &from, seq, &blank) {
             Ok((segment, end, head)) => replace(shared, state, at, segment, end, head),
@@ -62,7 +62,8 @@ impl Log {
                 None => drop(shared.wait_progress(state)),
             }
         };
-        let segment = Segment::begun(&blank, at, Seq(0));
+        let mut segment = Segment::begun(&blank, at);
+        segment.header.replaces = Seq(0);
         if let Err(source) = segment.write_header().and_then(|()| segment.sync()) {
             let error = LogError::io("begin", segment.path(&*shared.disk), source);
             return Err(fail(shared, &mut state, &blank, error));
@@ -115,8 +116,8 @@ fn replace(
 ) {
     for old in state.segments.drain(at..).rev() {
         // What cannot be removed is recognised as replaced when the log is opened again.
-        if let Err(error) = shared.disk.remove(&old.id.file_name()) {
-            tracing::warn!(%error, segment = old.id.0, "a replaced segment stays for now");
+        if let Err(error) = shared.disk.remove(&old.id().file_name()) {
+            tracing::warn!(%error, segment = old.id().0, "a replaced segment stays for now");
         }
     }
     state.segments.push_back(Arc::new(segment));

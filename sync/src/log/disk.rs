@@ -72,6 +72,7 @@ pub(super) fn read_full_at(file: &dyn DiskFile, into: &mut [u8], offset: u64) ->
 /// A directory of the real file system.
 pub(super) struct RealDisk {
     dir: PathBuf,
+    writable: bool,
 }
 
 impl RealDisk {
@@ -81,12 +82,12 @@ impl RealDisk {
         if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             File::open(parent)?.sync_all()?;
         }
-        Ok(RealDisk::existing(dir))
+        Ok(RealDisk { dir: dir.to_owned(), writable: true })
     }
 
-    /// Creates nothing.
-    pub fn existing(dir: &Path) -> RealDisk {
-        RealDisk { dir: dir.to_owned() }
+    /// To look at: files are opened for reading alone.
+    pub fn read_only(dir: &Path) -> RealDisk {
+        RealDisk { dir: dir.to_owned(), writable: false }
     }
 }
 
@@ -105,7 +106,7 @@ impl Disk for RealDisk {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        let file = OpenOptions::new().read(true).write(true).open(self.path(name))?;
+        let file = OpenOptions::new().read(true).write(self.writable).open(self.path(name))?;
         Ok(Arc::new(RealFile(file)))
     }
 

@@ -123,7 +123,7 @@ pub enum LogError {
 
 impl LogError {
     pub(super) fn io(action: &'static str, path: PathBuf, source: io::Error) -> LogError {
-        if source.kind() == io::ErrorKind::StorageFull {
+        if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
             return LogError::NoSpace;
         }
         LogError::Io { action, path, source: Arc::new(source) }

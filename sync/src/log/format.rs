@@ -3,7 +3,7 @@
 //! ```text
 //! segment = header (4096 bytes) | frame | frame | ... | anything
 //! header  = magic [8] | format u32 | crc u32 | segment id u64 | base epoch u64 | base seq u64
-//!           | replaces u64
+//!           | replaces u64 | durable u64
 //! frame   = crc u32 | length u32 | body crc u32 | seq u64 | epoch u64 | durable u64 | body
 //! ```
 //!
@@ -29,7 +29,7 @@ pub(super) const FRAME_ALIGNMENT: u64 = 8;
 pub(super) const FORMAT: u32 = 1;
 
 const MAGIC: [u8; 8] = *b"MAINLOG1";
-const HEADER_FIELDS_BYTES: usize = 48;
+const HEADER_FIELDS_BYTES: usize = 56;
 
 /// A segment's name for its whole life; never used twice in one log directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,6 +59,9 @@ pub(super) struct SegmentHeader {
     /// Segments with a lower id whose base is at or past this one are gone. This is how a log is
     /// cut: the moment that such a header is durable, and no other, takes the tail away.
     pub replaces: Seq,
+    /// Known durable when this was written: the base, or all of a segment that was written first
+    /// and begun after.
+    pub durable: Seq,
 }
 
 impl SegmentHeader {
@@ -70,6 +73,7 @@ impl SegmentHeader {
         bytes[24..32].copy_from_slice(&self.base.epoch.0.to_le_bytes());
         bytes[32..40].copy_from_slice(&self.base.seq.0.to_le_bytes());
         bytes[40..48].copy_from_slice(&self.replaces.0.to_le_bytes());
+        bytes[48..56].copy_from_slice(&self.durable.0.to_le_bytes());
         let crc = header_crc(&bytes);
         bytes[12..16].copy_from_slice(&crc.to_le_bytes());
         bytes
@@ -90,7 +94,8 @@ impl SegmentHeader {
             return Ok(None);
         }
         let base = Position { epoch: Epoch(u64_at(bytes, 24)), seq: Seq(u64_at(bytes, 32)) };
-        Ok(Some(SegmentHeader { id, base, replaces: Seq(u64_at(bytes, 40)) }))
+        let (replaces, durable) = (Seq(u64_at(bytes, 40)), Seq(u64_at(bytes, 48)));
+        Ok(Some(SegmentHeader { id, base, replaces, durable }))
     }
 }
 

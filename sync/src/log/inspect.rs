@@ -45,7 +45,7 @@ pub struct SegmentReport {
 /// # Errors
 /// The directory or a file in it cannot be read at all, or is of another version.
 pub fn inspect(dir: &Path, floor: Position) -> Result<Inspection, LogError> {
-    let disk = RealDisk::existing(dir);
+    let disk = RealDisk::read_only(dir);
     let listing = recovery::list(&disk)?;
     let segments = listing.segments.iter().map(|segment| report(&disk, segment));
     let segments = segments.collect::<Result<Vec<_>, _>>()?;
@@ -59,8 +59,8 @@ pub fn inspect(dir: &Path, floor: Position) -> Result<Inspection, LogError> {
 
 fn report(disk: &dyn Disk, segment: &Segment) -> Result<SegmentReport, LogError> {
     let file = segment.path(disk);
-    let mut walk = Walk::new(segment.id, segment.file.clone());
-    let mut last = segment.base;
+    let mut walk = Walk::new(segment.id(), segment.file.clone());
+    let mut last = segment.base();
     let mut records = 0;
     let broken = loop {
         match walk.place().map_err(|source| LogError::io("read", file.clone(), source))? {
@@ -73,5 +73,5 @@ fn report(disk: &dyn Disk, segment: &Segment) -> Result<SegmentReport, LogError>
             _ => break None,
         }
     };
-    Ok(SegmentReport { file, base: segment.base, last, records, bytes: walk.offset, broken })
+    Ok(SegmentReport { file, base: segment.base(), last, records, bytes: walk.offset, broken })
 }

@@ -252,7 +252,7 @@ impl Log {
         if state.released >= state.head.seq {
             return 0;
         }
-        let after = state.segments.partition_point(|segment| segment.base.seq <= state.released);
+        let after = state.segments.partition_point(|segment| segment.base().seq <= state.released);
         let whole = state.segments.iter().skip(after.saturating_sub(1));
         whole.map(|segment| segment.bytes).sum::<u64>() - last.bytes + state.end
     }
@@ -296,7 +296,7 @@ fn place(
             }
         };
     };
-    let segment = Arc::new(Segment::begun(&blank, state.head, state.head.seq));
+    let segment = Arc::new(Segment::begun(&blank, state.head));
     state.segments.push_back(segment.clone());
     state.end = SEGMENT_HEADER_BYTES;
     Ok(Some(segment))

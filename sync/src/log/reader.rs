@@ -197,11 +197,11 @@ impl LogReader {
             self.next = frames.last().map_or(self.next, |last| last.seq().next());
             Look::Frames(frames)
         } else {
-            let at = state.segments.partition_point(|segment| segment.base.seq < self.next);
+            let at = state.segments.partition_point(|segment| segment.base().seq < self.next);
             let Some(segment) = at.checked_sub(1).and_then(|at| state.segments.get(at)) else {
                 return Err(LogError::Released { oldest: state.first() });
             };
-            let next_base = state.segments.get(at).map_or(limit, |next| next.base.seq);
+            let next_base = state.segments.get(at).map_or(limit, |next| next.base().seq);
             Look::Disk(segment.clone(), next_base.min(limit).min(Seq(tail_first.0 - 1)))
         };
         let read = Seq(self.next.0 - 1);
@@ -253,7 +253,7 @@ fn read(
     // A segment that was cut has been replaced by another since.
     let mut cursor =
         cursor.filter(|cursor| Arc::ptr_eq(&cursor.segment, &segment)).unwrap_or_else(|| {
-            let walk = Walk::new(segment.id, segment.file.clone());
+            let walk = Walk::new(segment.id(), segment.file.clone());
             Cursor { segment: segment.clone(), walk }
         });
     let walk = &mut cursor.walk;

@@ -63,12 +63,13 @@ pub(super) fn list(disk: &dyn Disk) -> Result<Listing, LogError> {
             .map_err(|found| LogError::Format { file: path(), found, known: FORMAT })?;
         match header {
             None => listing.blanks.push(Blank { id, file, bytes }),
-            Some(SegmentHeader { base, replaces, .. }) => {
+            Some(header) => {
                 let segments = &mut listing.segments;
-                while segments.last().is_some_and(|older: &Segment| older.base.seq >= replaces) {
-                    listing.replaced.extend(segments.pop().map(|older| older.id));
+                let replaced = |older: &Segment| older.base().seq >= header.replaces;
+                while segments.last().is_some_and(replaced) {
+                    listing.replaced.extend(segments.pop().map(|older| older.id()));
                 }
-                segments.push(Segment { id, base, replaces, file, bytes });
+                segments.push(Segment { header, file, bytes });
             }
         }
     }
@@ -92,19 +93,26 @@ pub(super) fn follow(
     floor: Position,
 ) -> Result<Ends, LogError> {
     let segments = &listing.segments;
-    let from = segments.partition_point(|segment| segment.base.seq <= floor.seq).max(1) - 1;
+    let from = segments.partition_point(|segment| segment.base().seq <= floor.seq).max(1) - 1;
     let mut ends = Ends { head: floor, offset: SEGMENT_HEADER_BYTES };
     let mut durable = floor.seq;
     if let Some(oldest) = segments.get(from) {
-        if oldest.base.seq > floor.seq {
+        if oldest.base().seq > floor.seq {
             let what = "the records between the checkpoint and this segment are missing";
-            return Err(damaged(disk, oldest, SEGMENT_HEADER_BYTES, floor, oldest.base.seq, what));
+            return Err(damaged(
+                disk,
+                oldest,
+                SEGMENT_HEADER_BYTES,
+                floor,
+                oldest.base().seq,
+                what,
+            ));
         }
-        ends.head = oldest.base;
+        ends.head = oldest.base();
     }
     for (index, segment) in segments.iter().enumerate().skip(from) {
-        let next = segments.get(index + 1).map(|next| next.base);
-        let mut walk = Walk::new(segment.id, segment.file.clone());
+        let next = segments.get(index + 1).map(|next| next.base());
+        let mut walk = Walk::new(segment.id(), segment.file.clone());
         ends.head = follow_one(disk, segment, &mut walk, next, floor)?;
         ends.offset = walk.offset;
         let known = match next {
@@ -114,7 +122,7 @@ pub(super) fn follow(
                 walk.durable_claimed(segment.bytes).map_err(read)?
             }
         };
-        durable = durable.max(known.unwrap_or_default());
+        durable = durable.max(segment.header.durable).max(known.unwrap_or_default());
         if ends.head.seq < durable || next.is_some_and(|next| next != ends.head) {
             let what = "a record is unreadable before the log's tail";
             return Err(damaged(disk, segment, ends.offset, ends.head, durable, what));
@@ -132,7 +140,7 @@ fn follow_one(
     next: Option<Position>,
     floor: Position,
 ) -> Result<Position, LogError> {
-    let mut head = segment.base;
+    let mut head = segment.base();
     loop {
         if head.seq == floor.seq && head.epoch != floor.epoch {
             let what = "the checkpoint's last record is of another epoch here";
@@ -155,7 +163,7 @@ fn follow_one(
 /// A file whose header is no header has not been begun, or it has and its first page is lost:
 /// then its frames tell. Blanks are begun in the order of their ids, so one look is enough.
 fn check_unbegun(disk: &dyn Disk, listing: &Listing, ends: &Ends) -> Result<(), LogError> {
-    let last = listing.segments.last().map(|segment| segment.id);
+    let last = listing.segments.last().map(|segment| segment.id());
     let Some(blank) = listing.blanks.iter().find(|blank| Some(blank.id) > last) else {
         return Ok(());
     };
@@ -198,7 +206,7 @@ pub(super) fn recover(
     let listing = list(disk)?;
     let ends = follow(disk, &listing, floor)?;
     let Listing { mut segments, replaced, blanks, strays } = listing;
-    let ids = segments.iter().map(|segment| segment.id).chain(replaced.iter().copied());
+    let ids = segments.iter().map(|segment| segment.id()).chain(replaced.iter().copied());
     let highest = ids.chain(blanks.iter().map(|blank| blank.id)).max();
     let mut next_id = highest.map_or(1, |id| id.0 + 1);
     let io = |action, name: &str| {
@@ -229,13 +237,13 @@ pub(super) fn recover(
             Ok((segment, written_to)) => {
                 segments.push(segment);
                 end = written_to;
-                obsolete.push(last.id);
+                obsolete.push(last.id());
             }
             Err(LogError::NoSpace) => {
                 // Go on without: what is there can be read and applied, and to append needs a
                 // further segment anyway, so that whatever lies past the end is never joined.
                 tracing::warn!("no space to renew the log's last segment");
-                last.sync().map_err(io("sync", &last.id.file_name()))?;
+                last.sync().map_err(io("sync", &last.id().file_name()))?;
                 end = last.bytes;
                 segments.push(last);
             }

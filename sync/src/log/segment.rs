@@ -26,37 +26,40 @@ pub(super) struct Blank {
 
 /// A segment that has been begun.
 pub(super) struct Segment {
-    pub id: SegmentId,
-    /// Where the log stood before its first frame.
-    pub base: Position,
-    pub replaces: Seq,
+    pub header: SegmentHeader,
     pub file: Arc<dyn DiskFile>,
     /// The file's size.
     pub bytes: u64,
 }
 
 impl Segment {
-    /// The segment that `blank` becomes. Nothing is written yet.
-    pub fn begun(blank: &Blank, base: Position, replaces: Seq) -> Segment {
-        Segment { id: blank.id, base, replaces, file: blank.file.clone(), bytes: blank.bytes }
+    /// The segment that `blank` becomes after a log that stands at `base`. Nothing is written yet.
+    pub fn begun(blank: &Blank, base: Position) -> Segment {
+        let header = SegmentHeader { id: blank.id, base, replaces: base.seq, durable: base.seq };
+        Segment { header, file: blank.file.clone(), bytes: blank.bytes }
+    }
+
+    pub fn id(&self) -> SegmentId {
+        self.header.id
+    }
+
+    /// Where the log stood before the first frame.
+    pub fn base(&self) -> Position {
+        self.header.base
     }
 
     pub fn path(&self, disk: &dyn Disk) -> PathBuf {
-        disk.path(&self.id.file_name())
-    }
-
-    pub fn header(&self) -> SegmentHeader {
-        SegmentHeader { id: self.id, base: self.base, replaces: self.replaces }
+        disk.path(&self.id().file_name())
     }
 
     pub fn write_header(&self) -> io::Result<()> {
-        disk::write_all_at(&*self.file, &mut [IoSlice::new(&self.header().encode())], 0)
+        disk::write_all_at(&*self.file, &mut [IoSlice::new(&self.header.encode())], 0)
     }
 
     /// Writes `frames` end to end from `offset`.
     pub fn write_frames(&self, offset: u64, frames: &[(FrameHeader, Bytes)]) -> io::Result<()> {
         const PADDING: [u8; FRAME_ALIGNMENT as usize] = [0; FRAME_ALIGNMENT as usize];
-        let headers: Vec<_> = frames.iter().map(|(header, _)| header.encode(self.id)).collect();
+        let headers: Vec<_> = frames.iter().map(|(header, _)| header.encode(self.id())).collect();
         let mut slices = Vec::with_capacity(frames.len() * 3);
         for ((header, body), encoded) in frames.iter().zip(&headers) {
             let padding = header.stride() as usize - FRAME_HEADER_BYTES - body.len();
@@ -172,11 +175,13 @@ pub(super) fn rewrite(
     through: Seq,
     blank: &Blank,
 ) -> Result<(Segment, u64, Position), LogError> {
-    let segment = Segment::begun(blank, from.base, from.replaces);
-    let mut walk = Walk::new(from.id, from.file.clone());
-    let mut last = from.base;
+    let mut segment = Segment::begun(blank, from.base());
+    segment.header.replaces = from.header.replaces;
+    let mut walk = Walk::new(from.id(), from.file.clone());
+    let mut last = from.base();
     let read = |source| LogError::io("read", from.path(disk), source);
-    let write = |source| LogError::io("write", segment.path(disk), source);
+    let path = segment.path(disk);
+    let write = |source| LogError::io("write", path.clone(), source);
     let mut frames = Vec::new();
     let (mut gathered, mut written_to) = (0, SEGMENT_HEADER_BYTES);
     while last.seq < through {
@@ -201,6 +206,7 @@ pub(super) fn rewrite(
         }
     }
     segment.sync().map_err(write)?;
+    segment.header.durable = last.seq;
     segment.write_header().and_then(|()| segment.sync()).map_err(write)?;
     Ok((segment, written_to, last))
 }

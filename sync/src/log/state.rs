@@ -179,7 +179,7 @@ impl Shared {
 impl State {
     /// The oldest record still held; the next one's seq if there is none.
     pub fn first(&self) -> Seq {
-        self.segments.front().map_or(self.head.seq, |oldest| oldest.base.seq).next()
+        self.segments.front().map_or(self.head.seq, |oldest| oldest.base().seq).next()
     }
 
     /// The oldest record in memory; the next one's seq if there is none.
@@ -221,9 +221,9 @@ impl State {
     /// Hands segments over to the preparer that no checkpoint, reader or pin needs.
     pub fn free_segments(&mut self, segment_bytes: u64) {
         let needed = self.pins.values().copied().fold(self.released, Seq::min);
-        while self.segments.get(1).is_some_and(|next| next.base.seq <= needed) {
+        while self.segments.get(1).is_some_and(|next| next.base().seq <= needed) {
             let Some(old) = self.segments.pop_front() else { return };
-            let blank = Blank { id: old.id, file: old.file.clone(), bytes: old.bytes };
+            let blank = Blank { id: old.id(), file: old.file.clone(), bytes: old.bytes };
             self.recyclable.push_back((blank, old.bytes == segment_bytes));
         }
     }

@@ -1,5 +1,10 @@
 //! The log on a real disk; on worse ones in the modules below.
 
+mod damage;
+mod faults;
+mod model;
+mod power;
+
 use std::path::Path;
 use std::sync::Mutex;
 

@@ -49,8 +49,8 @@ fn next_batch(shared: &Shared) -> Option<(Vec<Placed>, Seq)> {
         state = shared.wait(&shared.write, state);
         state.writer_waits = false;
     }
-    let first = state.queue.front().map(|placed| placed.segment.id);
-    let others = |placed: &Placed| Some(placed.segment.id) != first;
+    let first = state.queue.front().map(|placed| placed.segment.id());
+    let others = |placed: &Placed| Some(placed.segment.id()) != first;
     let until = state.queue.iter().position(others).unwrap_or(state.queue.len());
     let batch = state.queue.drain(..until).collect();
     Some((batch, state.durable.seq))
