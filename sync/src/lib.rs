@@ -5,7 +5,10 @@
 //! follower keep the same two things, a log and the objects, and use the same applier.
 
 pub mod commit;
+pub mod export;
+pub mod fsck;
 pub mod image;
+pub mod import;
 pub mod journal;
 pub mod log;
 pub mod op;
@@ -13,5 +16,7 @@ pub mod position;
 pub mod replicate;
 pub mod store;
 pub mod transport;
+pub mod quarantine;
+pub mod volume;
 pub mod vow;
 pub mod wire;

@@ -105,6 +105,12 @@ impl Index {
         reader(&self.path)
     }
 
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Up to where the index is so.
     ///
     /// # Errors
@@ -152,7 +158,7 @@ impl Index {
         for id in removed {
             writing.prepare_cached("DELETE FROM doomed WHERE id = ?")?.execute([id])?;
         }
-        let floor = bury(&writing)?.max(to.floor);
+        let floor = bury(&writing)?.max(checkpoint(&writing)?.floor);
         move_checkpoint(&writing, &Checkpoint { floor, ..to.clone() })?;
         writing.commit()?;
         Ok(())
@@ -177,6 +183,20 @@ impl Index {
     /// What SQLite said; nothing was written.
     pub fn set_checkpoint(&mut self, to: &Checkpoint) -> Result<(), StoreError> {
         Ok(move_checkpoint(&self.db, to)?)
+    }
+
+    /// Throws every row away and puts the checkpoint at `start`.
+    ///
+    /// # Errors
+    /// What SQLite said; nothing was written.
+    pub fn clear(&mut self, start: &Checkpoint) -> Result<(), StoreError> {
+        let clearing = self.db.transaction()?;
+        for table in ["nodes", "entries", "xattrs", "chunks", "gone", "doomed"] {
+            clearing.execute(&format!("DELETE FROM {table}"), [])?;
+        }
+        move_checkpoint(&clearing, start)?;
+        clearing.commit()?;
+        Ok(())
     }
 
     /// The objects that are to be removed.

@@ -22,8 +22,8 @@ pub struct Live {
     pub at: Checkpoint,
     /// What changed since `frozen`, or since the index.
     pub delta: Delta,
-    /// What a checkpoint is writing into the index.
-    pub frozen: Option<Arc<Delta>>,
+    /// What a checkpoint is writing into the index, and the state that it will hold then.
+    frozen: Option<(Arc<Delta>, Checkpoint)>,
     db: Connection,
 }
 
@@ -110,7 +110,8 @@ impl Live {
     /// What SQLite said.
     pub fn node(&self, id: FileId) -> Result<Option<Attributes>, StoreError> {
         let noted = self.delta.nodes.get(&id);
-        let noted = noted.or_else(|| self.frozen.as_ref().and_then(|frozen| frozen.nodes.get(&id)));
+        let noted =
+            noted.or_else(|| self.frozen.as_ref().and_then(|(frozen, _)| frozen.nodes.get(&id)));
         match noted {
             Some(node) => Ok(node.value.clone()),
             None => rows::node(&self.db, id),
@@ -121,15 +122,15 @@ impl Live {
         Ok(self.node(id)?.map_or(0, |attributes| attributes.size))
     }
 
-    /// Sets the delta aside for a checkpoint, which writes it and calls [`Live::written`].
-    ///
-    /// A delta whose checkpoint failed is taken again, with what came after it left for the next:
-    /// hence the position that belongs to it is kept by the caller.
-    pub fn freeze(&mut self) -> (Arc<Delta>, Checkpoint) {
-        debug_assert!(self.frozen.is_none(), "one checkpoint at a time, and each to its end");
-        let frozen = Arc::new(std::mem::take(&mut self.delta));
-        self.frozen = Some(Arc::clone(&frozen));
-        (frozen, self.at.clone())
+    /// Sets the delta aside for a checkpoint, which writes it and then calls [`Live::written`].
+    /// One whose checkpoint failed comes again, alone: `false` says that there is more to write.
+    pub fn freeze(&mut self) -> (Arc<Delta>, Checkpoint, bool) {
+        if let Some((delta, at)) = &self.frozen {
+            return (Arc::clone(delta), at.clone(), self.delta.is_empty());
+        }
+        let delta = Arc::new(std::mem::take(&mut self.delta));
+        self.frozen = Some((Arc::clone(&delta), self.at.clone()));
+        (delta, self.at.clone(), true)
     }
 
     /// The frozen delta is in the index now.
@@ -148,7 +149,8 @@ impl Live {
         // changes nothing.
         reader.execute_batch("BEGIN")?;
         index::checkpoint(reader)?;
-        let mut deltas: Vec<Arc<Delta>> = self.frozen.iter().cloned().collect();
+        let mut deltas: Vec<Arc<Delta>> =
+            self.frozen.iter().map(|(delta, _)| Arc::clone(delta)).collect();
         deltas.push(Arc::new(self.delta.clone()));
         Ok((self.at.clone(), deltas))
     }

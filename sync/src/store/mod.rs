@@ -45,6 +45,9 @@ pub enum StoreError {
     /// What is stored contradicts itself.
     #[error("the stored volume is damaged: {0}; run `mainstay fsck`")]
     Damaged(String),
+    /// An object that may not hold what was written to it.
+    #[error("{0}; what was applied may be lost here, and a restart applies it again from the log")]
+    Unsynced(String),
     /// A record or a row that no leader of ours writes.
     #[error("refused to store it: {0}")]
     Unsound(String),

@@ -1,0 +1,97 @@
+//! Plain files out of a replica that is not running.
+
+pub mod tree;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::volume::{Volume, VolumeError, VolumeOptions};
+use tree::{Content, TreeError};
+
+/// Why an export did not happen. The target is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// The volume could not be opened, or is not fit to be read.
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
+    /// A plain file could not be written.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    /// The target has something in it.
+    #[error("{} is not empty; choose an empty or a new directory", .0.display())]
+    NotEmpty(PathBuf),
+    /// The target is part of the volume.
+    #[error("{} is inside the state directory; choose a directory outside of it", .0.display())]
+    Inside(PathBuf),
+}
+
+/// What was exported.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exported {
+    /// The last op that the files hold.
+    pub position: crate::position::Position,
+    /// How many files and directories.
+    pub files: usize,
+}
+
+/// Writes the volume in `state_dir` into `target` as plain files, as of the end of its log.
+///
+/// The volume is opened as a daemon would open it, so a tail of the log that was not applied yet
+/// is applied first; it must not be in use.
+///
+/// # Errors
+/// See [`ExportError`].
+pub fn export(state_dir: &Path, target: &Path) -> Result<Exported, ExportError> {
+    if !state_dir.join("vow").exists() {
+        let missing = io::Error::new(io::ErrorKind::NotFound, "there is no volume");
+        return Err(VolumeError::on("open", state_dir)(missing).into());
+    }
+    let made = prepare(target, state_dir)?;
+    let exported = read_out(state_dir, target);
+    if exported.is_err() && made {
+        // What cannot be removed is an empty directory.
+        let _ = fs::remove_dir(target);
+    }
+    exported
+}
+
+fn read_out(state_dir: &Path, target: &Path) -> Result<Exported, ExportError> {
+    let volume = Volume::open(state_dir, VolumeOptions::default())?;
+    if volume.building() {
+        return Err(VolumeError::Building.into());
+    }
+    volume.wait_applied(volume.head().seq)?;
+    let image = volume.image()?;
+    if image.nodes.is_empty() {
+        return Err(VolumeError::Blank.into());
+    }
+    tree::write(&image, &Content::Copied(&volume.object_files()), target)?;
+    volume.close()?;
+    Ok(Exported { position: image.position, files: image.nodes.len() })
+}
+
+/// Checks the target, and makes it if it is not there (then `true`).
+pub(crate) fn prepare(target: &Path, state_dir: &Path) -> Result<bool, ExportError> {
+    let made = match fs::read_dir(target) {
+        Ok(mut entries) => {
+            if entries.next().is_some() {
+                return Err(ExportError::NotEmpty(target.to_owned()));
+            }
+            false
+        }
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
+            fs::create_dir(target).map_err(TreeError::on("create", target))?;
+            true
+        }
+        Err(cause) => return Err(TreeError::on("read", target)(cause).into()),
+    };
+    let real = |path: &Path| fs::canonicalize(path).map_err(TreeError::on("find", path));
+    if real(target)?.starts_with(real(state_dir)?) {
+        if made {
+            let _ = fs::remove_dir(target);
+        }
+        return Err(ExportError::Inside(target.to_owned()));
+    }
+    Ok(made)
+}

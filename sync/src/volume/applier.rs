@@ -1,0 +1,85 @@
+//! The thread that brings the objects to what the log holds durably.
+//!
+//! It reads the log only as far as it is durable: log before data, so a kill never leaves bytes
+//! in an object that no record accounts for. A `sync` volume will read only as far as the log is
+//! committed; that is the one word below, [`APPLY_UP_TO`].
+
+use std::time::Duration;
+
+use super::VolumeError;
+use super::running::{Running, bytes_of};
+use crate::log::UpTo;
+use crate::op::Record;
+
+/// How far the applier may follow the log.
+const APPLY_UP_TO: UpTo = UpTo::Durable;
+
+/// Bytes of log that are applied between two looks at the clock.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// How long a full disk is waited for between two tries, at first and at most.
+const FULL_WAIT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// Until the volume stops or fails.
+pub(super) fn run(running: &Running) {
+    match follow(running) {
+        Ok(()) | Err(VolumeError::Closed) => {}
+        Err(error) => running.fail(&error.to_string()),
+    }
+}
+
+fn follow(running: &Running) -> Result<(), VolumeError> {
+    let mut gate = running.gate();
+    while gate.holds && !gate.stopped {
+        gate = running.wait(gate, Duration::from_secs(3600));
+    }
+    drop(gate);
+    let mut reader = running.log.reader(running.progress.applied())?;
+    loop {
+        let frames = reader.next_blocking(APPLY_UP_TO, BATCH_BYTES, &running.stop)?;
+        if frames.is_empty() {
+            return Ok(());
+        }
+        for frame in frames {
+            let record = frame.record();
+            apply(running, &record)?;
+            running.progress.step(record.head.seq, bytes_of(&record));
+        }
+        running.let_in();
+        if checkpoint_due(running) {
+            running.request_checkpoint();
+        }
+    }
+}
+
+/// A full disk is waited for, as the log keeps the record meanwhile and back-pressure keeps the
+/// service from adding many; whatever else the disk says ends the volume.
+fn apply(running: &Running, record: &Record) -> Result<(), VolumeError> {
+    let mut wait = FULL_WAIT.0;
+    loop {
+        match running.live().apply(&running.objects, record) {
+            Ok(()) => break,
+            Err(error) if error.is_full() => {
+                running.progress.set_waiting(Some(format!("the disk is full: {error}")));
+                tracing::warn!("the disk is full, trying again: {error}");
+                // What was removed may give room back.
+                running.request_checkpoint();
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let gate = running.gate();
+        if running.wait(gate, wait).stopped {
+            return Err(VolumeError::Closed);
+        }
+        wait = (wait * 2).min(FULL_WAIT.1);
+    }
+    if wait > FULL_WAIT.0 {
+        running.progress.set_waiting(None);
+    }
+    Ok(())
+}
+
+fn checkpoint_due(running: &Running) -> bool {
+    running.log.unreleased_bytes() >= running.options.checkpoint_bytes
+        || running.live().delta.noted >= running.options.checkpoint_changes
+}

@@ -1,0 +1,416 @@
+//! One replica's state directory, opened and locked: its log, its objects, and who it is.
+//!
+//! Called by the replica (follow, lead, copy) and by the offline tools. Leader and follower do
+//! the same thing here: records go into the log, and the applier brings the objects to whatever
+//! the log holds durably. Leading only adds a [`Journal`](crate::journal::Journal) that makes the
+//! records.
+//!
+//! The hazard is doing any of it in another order: log before data, data before index, index
+//! before the log is released, and a vow before whatever rests on it.
+
+mod applier;
+mod aside;
+mod builder;
+mod checkpointer;
+mod directory;
+mod error;
+mod leading;
+mod options;
+mod progress;
+mod running;
+mod snapshot;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+pub use aside::Aside;
+pub use builder::Builder;
+pub use directory::Directory;
+pub use error::VolumeError;
+pub use leading::Leading;
+pub use options::{RootOwner, VolumeOptions};
+pub use snapshot::{Piece, Snapshot, SnapshotHeader};
+
+use crate::commit::{Commit, Rule};
+use crate::image::Image;
+use crate::journal::{Objects, Refused, Waiter};
+use crate::log::Log;
+use crate::op::{Change, Record};
+use crate::position::{ClusterId, Epoch, Lineage, Position, Seq, VolumeId};
+use crate::store::index::Checkpoint;
+use crate::store::{image, sound};
+use crate::vow::Vow;
+use running::Running;
+
+/// One replica's volume; clones are the same volume. When the last one is dropped its threads
+/// end where they are, as after a kill; [`Volume::close`] ends them with a checkpoint.
+#[derive(Clone)]
+pub struct Volume {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    directory: Directory,
+    options: VolumeOptions,
+    commit: Arc<Commit>,
+    vow: Mutex<Vow>,
+    /// Replaced when the content is: a copy begins, or what was there is set aside.
+    running: RwLock<Arc<Running>>,
+    /// Held by whatever replaces the content or begins to lead.
+    turn: Mutex<()>,
+}
+
+impl Volume {
+    /// Opens the volume in `state_dir`, making a blank one if the directory is empty or not
+    /// there, and begins to apply what the log holds.
+    ///
+    /// # Errors
+    /// Another process has it open, it was written by a newer format, it is damaged, or the disk
+    /// said no. Nothing was changed, but for a repaired torn tail of the log.
+    pub fn open(state_dir: &Path, options: VolumeOptions) -> Result<Volume, VolumeError> {
+        let directory = Directory::lock(state_dir)?;
+        let vow = directory.load_vow()?;
+        let commit = Arc::new(Commit::new(Rule::Local));
+        let running = Running::open(&directory, &options, &commit, vow.promised)?;
+        Ok(Volume {
+            inner: Arc::new(Inner {
+                directory,
+                options,
+                commit,
+                vow: Mutex::new(vow),
+                running: RwLock::new(running),
+                turn: Mutex::new(()),
+            }),
+        })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn state_dir(&self) -> &Path {
+        self.inner.directory.path()
+    }
+
+    /// Which copy this is. It changes when the content is thrown away.
+    #[must_use]
+    pub fn id(&self) -> VolumeId {
+        self.vow().volume
+    }
+
+    /// The cluster that it belongs to; `None` is blank.
+    #[must_use]
+    pub fn cluster(&self) -> Option<ClusterId> {
+        self.vow().cluster
+    }
+
+    /// Makes a blank volume belong to `cluster`; again for the same cluster changes nothing.
+    ///
+    /// # Errors
+    /// It belongs to another one.
+    pub fn found(&self, cluster: ClusterId) -> Result<(), VolumeError> {
+        let mut vow = self.vow();
+        match vow.cluster {
+            Some(ours) if ours == cluster => Ok(()),
+            Some(ours) => Err(VolumeError::OtherCluster { ours, theirs: cluster }),
+            None => self.store_vow(&mut vow, |vow| vow.cluster = Some(cluster)),
+        }
+    }
+
+    /// The newest cluster config that this replica saw, as it was given.
+    #[must_use]
+    pub fn config(&self) -> Option<Vec<u8>> {
+        self.vow().config.clone()
+    }
+
+    /// Remembers a cluster config; durable once this returns.
+    ///
+    /// # Errors
+    /// What the disk said.
+    pub fn remember_config(&self, config: &[u8]) -> Result<(), VolumeError> {
+        let mut vow = self.vow();
+        if vow.config.as_deref() == Some(config) {
+            return Ok(());
+        }
+        self.store_vow(&mut vow, |vow| vow.config = Some(config.to_vec()))
+    }
+
+    /// Which epochs wrote the log, up to its head.
+    #[must_use]
+    pub fn lineage(&self) -> Lineage {
+        self.running().lineage()
+    }
+
+    /// The last record in the log, durable or not.
+    #[must_use]
+    pub fn head(&self) -> Position {
+        self.running().log.head()
+    }
+
+    /// The last durable record.
+    #[must_use]
+    pub fn durable(&self) -> Position {
+        self.running().log.durable()
+    }
+
+    /// The last op whose outcome the objects hold.
+    #[must_use]
+    pub fn applied(&self) -> Seq {
+        self.running().progress.applied()
+    }
+
+    /// Blocks until the objects hold `seq`.
+    ///
+    /// # Errors
+    /// The volume failed or was closed before.
+    pub fn wait_applied(&self, seq: Seq) -> Result<(), VolumeError> {
+        self.running().progress.wait_applied(seq)
+    }
+
+    /// Whether the content is an incomplete copy: not to be promoted, not to be voted for.
+    #[must_use]
+    pub fn building(&self) -> bool {
+        self.running().building()
+    }
+
+    /// What keeps it from working as it should, for people: a full disk that is being waited for,
+    /// or a failure that only a restart or a repair ends.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.running().progress.trouble()
+    }
+
+    /// Nothing of this epoch or an older one is taken any more.
+    #[must_use]
+    pub fn promised(&self) -> Epoch {
+        self.vow().promised
+    }
+
+    /// Promises to take nothing of `epoch` or an older one, and says how far the log reaches, for
+    /// the ballot.
+    ///
+    /// The order is what makes the ballot true: the log refuses first and drains the sync in
+    /// flight, so its position can no longer move; the vow is durable second; only then may the
+    /// position be told.
+    ///
+    /// # Errors
+    /// An incomplete copy has no position to vote with; or the vow could not be stored, and the
+    /// log refuses nonetheless.
+    pub fn promise(&self, epoch: Epoch) -> Result<Position, VolumeError> {
+        let running = self.running();
+        if running.building() {
+            return Err(VolumeError::Building);
+        }
+        let position = running.log.seal(epoch)?;
+        let mut vow = self.vow();
+        if vow.promised < epoch {
+            self.store_vow(&mut vow, |vow| vow.promised = epoch)?;
+        }
+        Ok(position)
+    }
+
+    /// The log, of the content of now: a full copy or a setting aside begins another.
+    #[must_use]
+    pub fn log(&self) -> Log {
+        self.running().log.clone()
+    }
+
+    /// What is committed, and who waits for it.
+    #[must_use]
+    pub fn commit(&self) -> &Arc<Commit> {
+        &self.inner.commit
+    }
+
+    /// The objects of the content of now.
+    #[must_use]
+    pub fn objects(&self) -> Arc<dyn Objects> {
+        self.running().objects.clone()
+    }
+
+    /// Takes a record from the leader: into the log, and from there, once durable, to the
+    /// objects. One caller at a time. Does not wait for a disk; see [`Volume::ready`].
+    ///
+    /// # Errors
+    /// It is not the next record, is of an epoch that was promised away, is malformed, or the log
+    /// takes no more. Nothing was taken.
+    pub fn receive(&self, record: &Record) -> Result<(), VolumeError> {
+        sound::record(record).map_err(VolumeError::Unsound)?;
+        let running = self.running();
+        if running.leads() {
+            return Err(VolumeError::Leads);
+        }
+        let starts = matches!(record.head.changes.first(), Some(Change::EpochStart { .. }));
+        let (theirs, ours) = (record.head.epoch, running.log.head().epoch);
+        if theirs > ours && !starts {
+            let what = format!("epoch {theirs} follows {ours} without a record that starts it");
+            return Err(VolumeError::Unsound(what));
+        }
+        if theirs == ours && starts {
+            return Err(VolumeError::Unsound(format!("epoch {theirs} starts a second time")));
+        }
+        running.append(record)
+    }
+
+    /// Whether `bytes` more may come without letting the unapplied run away; as
+    /// [`Journal::ready`](crate::journal::Journal::ready).
+    pub fn ready(&self, bytes: u64, waiter: Waiter) -> Option<Waiter> {
+        self.running().ready(bytes, waiter)
+    }
+
+    /// Begins `epoch`: waits until all that the log holds is durable and applied, records the
+    /// start, waits for that too, and hands out what a mount needs. Blocks.
+    ///
+    /// # Errors
+    /// The volume is blank, incomplete or damaged, or has promised the epoch away.
+    pub fn lead(&self, epoch: Epoch, node: &str) -> Result<Leading, VolumeError> {
+        let _turn = self.turn();
+        if self.cluster().is_none() {
+            return Err(VolumeError::Blank);
+        }
+        leading::begin(self, self.running(), epoch, node)
+    }
+
+    /// The namespace now, with every name checked.
+    ///
+    /// # Errors
+    /// What SQLite said, or a tree that is not whole.
+    pub fn image(&self) -> Result<Image, VolumeError> {
+        let running = self.running();
+        let reader = running.reader()?;
+        let (at, deltas) = running.live().view(&reader)?;
+        Ok(image::read(&reader, &deltas, at.position)?)
+    }
+
+    /// A checkpoint now: what is applied is in the index and need not be replayed.
+    ///
+    /// # Errors
+    /// What the disk said; it is tried again in the background.
+    pub fn checkpoint(&self) -> Result<Position, VolumeError> {
+        Ok(self.running().checkpoint()?.position)
+    }
+
+    /// Begins to read everything out for another replica, while this one goes on.
+    ///
+    /// # Errors
+    /// This one is blank or incomplete itself, or the disk said no.
+    pub fn snapshot(&self) -> Result<Snapshot, VolumeError> {
+        let cluster = self.cluster().ok_or(VolumeError::Blank)?;
+        Snapshot::begin(self.running(), cluster)
+    }
+
+    /// Begins to take another replica's content in place of ours, which is thrown away.
+    ///
+    /// That is refused unless nothing is lost by it: ours must be blank, an incomplete copy, or a
+    /// prefix of what comes. Anything else is to be [set aside](Volume::set_aside) first.
+    ///
+    /// # Errors
+    /// See above; or it is of another cluster, or the disk said no.
+    pub fn build(&self, header: &SnapshotHeader) -> Result<Builder, VolumeError> {
+        let _turn = self.turn();
+        builder::begin(self, header)
+    }
+
+    /// Moves the whole content into `quarantine/` as plain files with a manifest, and leaves a
+    /// blank volume with a new id. For content that lost: `why` says against what.
+    ///
+    /// # Errors
+    /// What the disk said; the content is still here, or (after the copy) it is incomplete.
+    pub fn set_aside(&self, why: &str) -> Result<Aside, VolumeError> {
+        let _turn = self.turn();
+        aside::set_aside(self, why)
+    }
+
+    /// Throws away the log's records after `ancestor`, none of which may have been applied. Their
+    /// bytes are kept in `quarantine/`.
+    ///
+    /// # Errors
+    /// Some were applied: then the content is to be [set aside](Volume::set_aside).
+    pub fn truncate_after(&self, ancestor: Position) -> Result<(), VolumeError> {
+        let _turn = self.turn();
+        aside::truncate_after(self, ancestor)
+    }
+
+    /// Applies what is durable, writes a checkpoint, and ends. Other clones find it closed.
+    ///
+    /// # Errors
+    /// What the disk said; what is durable in the log is there still.
+    pub fn close(self) -> Result<(), VolumeError> {
+        let _turn = self.turn();
+        let running = self.running();
+        self.inner.commit.close(Refused::Deposed);
+        let settled = running.checkpoint_all();
+        running.stop();
+        settled.map(drop)
+    }
+
+    /// The objects' files, for copying them out whole.
+    pub(crate) fn object_files(&self) -> Arc<crate::store::objects::ObjectFiles> {
+        Arc::clone(&self.running().objects)
+    }
+
+    fn running(&self) -> Arc<Running> {
+        Arc::clone(&self.inner.running.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.inner.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn vow(&self) -> MutexGuard<'_, Vow> {
+        self.inner.vow.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the vow on disk, then in memory.
+    fn store_vow(&self, vow: &mut Vow, change: impl FnOnce(&mut Vow)) -> Result<(), VolumeError> {
+        let mut next = vow.clone();
+        change(&mut next);
+        next.store(self.state_dir())?;
+        *vow = next;
+        Ok(())
+    }
+
+    /// Throws the content away and begins again at `start`, as a new copy.
+    ///
+    /// Killed at any point it is found as it was, or as an incomplete copy, or as it should be:
+    /// the mark of an incomplete copy is durable before anything goes.
+    fn begin_again(
+        &self,
+        start: &Checkpoint,
+        cluster: Option<ClusterId>,
+    ) -> Result<Arc<Running>, VolumeError> {
+        let running = self.running();
+        running.stop();
+        running.mark_building()?;
+        // What this copy acknowledged is gone with it, so it must not be taken for the same one.
+        let promised = {
+            let mut vow = self.vow();
+            self.store_vow(&mut vow, |vow| {
+                vow.volume = directory::new_volume_id();
+                vow.cluster = cluster;
+            })?;
+            vow.promised
+        };
+        self.inner.directory.discard("log")?;
+        self.inner.directory.discard("objects")?;
+        running.clear_index(start)?;
+        let inner = &self.inner;
+        let next = Running::open(&inner.directory, &inner.options, &inner.commit, promised)?;
+        self.replace(&next);
+        Ok(next)
+    }
+
+    /// Goes on with the log of a stopped one, from the checkpoint.
+    fn reopen(&self, stopped: &Running) -> Result<(), VolumeError> {
+        self.replace(&Running::again(stopped, &self.inner.directory)?);
+        Ok(())
+    }
+
+    fn replace(&self, next: &Arc<Running>) {
+        let mut running = self.inner.running.write().unwrap_or_else(PoisonError::into_inner);
+        *running = Arc::clone(next);
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.running.get_mut().unwrap_or_else(PoisonError::into_inner).stop();
+    }
+}
