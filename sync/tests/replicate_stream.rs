@@ -161,8 +161,7 @@ async fn a_follower_that_takes_nothing_holds_up_nobody_and_is_told_to_copy() {
     model.stuck.store(1, Ordering::SeqCst);
     let options = LeaderOptions {
         beat: Duration::from_millis(50),
-        // The model counts 10,000 bytes a record: half of what is written below.
-        held_bytes_max: 2_000 * 10_000,
+        held_bytes_max: 64 << 20,
         ..LeaderOptions::default()
     };
     let source = std::sync::Arc::new(End(leader.clone()));

@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::end::End;
-use super::ends::Source;
+use super::ends::{Source, SourceError};
 use super::plan::{Leading, PROTOCOL};
 use super::session;
 use super::table::{FollowerStatus, Table};
@@ -115,17 +115,18 @@ impl Drop for Leader {
 
 impl Shared {
     /// The leader's side of a verdict.
-    pub fn leading(&self) -> Leading {
-        Leading {
+    pub fn leading(&self) -> Result<Leading, SourceError> {
+        let blank = || SourceError::Failed("it is blank".to_owned());
+        Ok(Leading {
             protocol: PROTOCOL,
             service: self.service.clone(),
-            cluster: self.source.cluster(),
+            cluster: self.source.cluster().ok_or_else(blank)?,
             volume: self.source.volume(),
             epoch: self.epoch,
             lineage: self.source.lineage(),
             head: self.source.head(),
             first: self.source.first(),
-        }
+        })
     }
 }
 

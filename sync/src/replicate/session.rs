@@ -46,7 +46,7 @@ async fn live(
     mut channel: Channel,
     standing: &Standing,
 ) -> Result<(), End> {
-    let leading = shared.leading();
+    let leading = shared.leading()?;
     let verdict = decide(shared, link, standing, &leading);
     tracing::info!(node = %standing.node, volume = %standing.volume, head = %standing.head,
         ?verdict, "a follower asks to follow");

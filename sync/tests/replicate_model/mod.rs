@@ -16,11 +16,12 @@ use mainstay_sync::log::{Frame, Log, LogError, LogOptions, LogPin, LogReader, Up
 use mainstay_sync::op::{Attributes, Change, Head, Kind, Record, Time};
 use mainstay_sync::position::{ClusterId, Epoch, FileId, Lineage, Position, Seq, VolumeId};
 use mainstay_sync::replicate::{
-    Builder, CopyStart, Follower, FollowerOptions, Leader, LeaderAddress, LeaderOptions, Piece,
-    Records, Sink, SinkError, Snapshot, Source, SourceError, Standing,
+    Builder, Follower, FollowerOptions, Leader, LeaderAddress, LeaderOptions, Records, Sink,
+    SinkError, Snapshot, Source, SourceError, Standing,
 };
 use mainstay_sync::store::rows::Row;
 use mainstay_sync::transport::{Endpoint, EndpointOptions, Peer, Secret};
+use mainstay_sync::volume::{Piece, SnapshotHeader};
 
 pub const CLUSTER: ClusterId = ClusterId([1; 16]);
 pub const SERVICE: &str = "db";
@@ -272,8 +273,8 @@ pub fn file(size: u64) -> Attributes {
 pub struct End(pub Arc<Model>);
 
 impl Source for End {
-    fn cluster(&self) -> ClusterId {
-        self.0.state().cluster.unwrap()
+    fn cluster(&self) -> Option<ClusterId> {
+        self.0.state().cluster
     }
     fn volume(&self) -> VolumeId {
         self.0.state().volume
@@ -291,9 +292,7 @@ impl Source for End {
         self.0.commit.committed()
     }
     fn bytes_after(&self, seq: Seq) -> u64 {
-        // Records of the tests are of about one size.
-        let head = self.0.state().log.head().seq;
-        head.0.saturating_sub(seq.0) * 10_000
+        self.0.state().log.bytes_after(seq)
     }
     fn records(&self, after: Seq) -> Result<Box<dyn Records>, SourceError> {
         let log = self.0.state().log.clone();
@@ -369,14 +368,18 @@ struct ModelSnapshot {
 }
 
 impl Snapshot for ModelSnapshot {
-    fn position(&self) -> Position {
-        self.at
+    fn header(&self) -> SnapshotHeader {
+        SnapshotHeader {
+            cluster: CLUSTER,
+            position: self.at,
+            lineage: self.lineage.clone(),
+            floor: Seq(0),
+            files: 0,
+            bytes: (self.extents.len() * PIECE_BYTES) as u64,
+        }
     }
-    fn lineage(&self) -> Lineage {
-        self.lineage.clone()
-    }
-    fn bytes_total(&self) -> u64 {
-        (self.extents.len() * PIECE_BYTES) as u64
+    fn through(&self) -> Position {
+        self.model.state().log.head()
     }
     fn next(&mut self) -> Result<Option<Piece>, SourceError> {
         if !self.rows.is_empty() {
@@ -435,8 +438,9 @@ impl Sink for End {
         let mut state = self.0.state();
         self.0.take(&mut state, record).map_err(sink_error("take a record"))
     }
-    fn truncate_after(&self, after: Seq) -> Result<(), SinkError> {
+    fn truncate_after(&self, after: Position) -> Result<(), SinkError> {
         let mut state = self.0.state();
+        let after = after.seq;
         assert!(state.applied <= after, "an applied record would be lost");
         state.log.truncate_after(after).map_err(sink_error("truncate the log"))?;
         state.unapplied.retain(|record| record.head.seq <= after);
@@ -452,11 +456,11 @@ impl Sink for End {
         self.0.asides.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
-    fn build(&self, start: CopyStart) -> Result<Box<dyn Builder>, SinkError> {
+    fn build(&self, start: &SnapshotHeader) -> Result<Box<dyn Builder>, SinkError> {
         let mut state = self.0.state();
         self.0.start_again(&mut state, start.position);
         state.cluster = Some(start.cluster);
-        state.lineage = start.lineage;
+        state.lineage = start.lineage.clone();
         state.building = true;
         self.0.builds.fetch_add(1, Ordering::SeqCst);
         Ok(Box::new(ModelBuilder(self.0.clone())))
@@ -480,8 +484,11 @@ impl Builder for ModelBuilder {
         let mut state = self.0.state();
         self.0.take(&mut state, record).map_err(sink_error("take a record"))
     }
-    fn finish(self: Box<Self>) -> Result<(), SinkError> {
-        self.0.state().building = false;
+    fn finish(self: Box<Self>, through: Position) -> Result<(), SinkError> {
+        let mut state = self.0.state();
+        assert_eq!(state.applied, through.seq, "finished before its records were there");
+        state.building = false;
+        drop(state);
         self.0.finished.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
