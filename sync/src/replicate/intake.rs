@@ -80,7 +80,8 @@ async fn follow(following: &Following, link: &Link, streamed: &mut bool) -> Resu
         Some(copied) => copied.position,
         None => following.sink.standing().head,
     };
-    say(&mut channel.sending, &ToLeader::Ready { after }).await?;
+    let volume = following.sink.standing().volume;
+    say(&mut channel.sending, &ToLeader::Ready { after, volume }).await?;
     match in_time(hear(&mut channel.receiving)).await? {
         ToFollower::Started => {}
         other => return Err(unexpected("Started", &other)),
@@ -96,9 +97,6 @@ async fn follow(following: &Following, link: &Link, streamed: &mut bool) -> Resu
         // The leader holds the records for the live session now.
         copied.link.close(Goodbye::Done, "the copy is here");
         intake.complete(&mut channel.receiving, copied.builder, copied.through).await?;
-        if following.sink.standing().volume != standing.volume {
-            return Err(End::Reborn);
-        }
     }
     *streamed = true;
     following.status.send_modify(|status| {

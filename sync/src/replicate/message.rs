@@ -8,7 +8,7 @@
 //! Hello(standing)            ->
 //!                            <-     Welcome(leading, verdict)
 //! (does as the verdict says)
-//! Ready(position)            ->
+//! Ready(position, volume)    ->
 //!                            <-     Started
 //!                            <-     records, Beat now and then
 //! Ack now and then           ->
@@ -41,6 +41,8 @@ pub enum ToLeader {
     Ready {
         /// The follower's head.
         after: Position,
+        /// Its volume: a copy makes another one of it, as what the old one acknowledged is gone.
+        volume: VolumeId,
     },
     /// What is safe here. Counts only if `epoch` is the session's.
     Ack {

@@ -191,6 +191,12 @@ impl Model {
         self.state().content.clone()
     }
 
+    /// Waits until the log is durable.
+    pub fn settle(&self) {
+        let log = self.state().log.clone();
+        log.wait_durable(log.head().seq).unwrap();
+    }
+
     /// Forgets the log up to the head, as after a checkpoint: readers keep what they need.
     pub fn release_log(&self) {
         let state = self.state();
