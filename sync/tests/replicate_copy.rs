@@ -33,7 +33,7 @@ async fn a_blank_volume_is_copied_while_the_leader_writes() {
     while model.finished.load(Ordering::SeqCst) == 0 {
         // Over what was copied, over what was not, and into new files; the log forgets it all.
         leader.write(1, writes % 90, writes * 7 % 9_000, vec![writes as u8; 2_000]);
-        if writes % 20 == 0 {
+        if writes.is_multiple_of(20) {
             leader.release_log();
         }
         writes += 1;
