@@ -50,6 +50,15 @@ fn leading() -> Leading {
     }
 }
 
+/// Far longer than a peer takes to end a session that it should end.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until the peer has ended the link, and says why it did.
+async fn ended(link: &Link) -> String {
+    let closed = tokio::time::timeout(PATIENCE, link.closed()).await;
+    closed.expect("the peer should have ended the session").to_string()
+}
+
 async fn say(channel: &mut Channel, message: &ToFollower) {
     let message = encode_message(message).into();
     channel.sending.send(FrameKind::Message, message).await.unwrap();
@@ -57,7 +66,7 @@ async fn say(channel: &mut Channel, message: &ToFollower) {
 
 /// Takes the next session up to its Hello and answers with `leading` and `verdict`.
 async fn welcome(listener: &mut Listener, leading: Leading, verdict: Verdict) -> (Link, Channel) {
-    let link = listener.next().await.unwrap();
+    let link = tokio::time::timeout(PATIENCE, listener.next()).await.unwrap().unwrap();
     let mut channel = link.accept().await.unwrap();
     let hello = channel.receiving.next().await.unwrap();
     assert!(matches!(decode_message(&hello.body).unwrap(), ToLeader::Hello(_)));
@@ -103,7 +112,7 @@ async fn no_frame_of_a_hostile_leader_reaches_the_log() {
         assert!(matches!(decode_message(&ready.body).unwrap(), ToLeader::Ready { .. }), "{name}");
         say(&mut channel, &ToFollower::Started).await;
         channel.sending.send(kind, body).await.unwrap();
-        let end = link.closed().await.to_string();
+        let end = ended(&link).await;
         assert!(!end.contains("timed out"), "{name}: {end}");
         assert_eq!(End(model.clone()).standing(), before, "{name}");
     }
@@ -140,7 +149,7 @@ async fn a_verdict_that_the_follower_would_not_reach_is_not_carried_out() {
     let _following = follow(&b, &model, &evil, 2);
     for (leading, verdict) in lies {
         let (link, _channel) = welcome(&mut listener, leading, verdict.clone()).await;
-        let end = link.closed().await.to_string();
+        let end = ended(&link).await;
         assert!(!end.contains("timed out"), "{verdict:?}: {end}");
         assert_eq!((End(model.clone()).standing(), model.content()), before, "{verdict:?}");
     }
@@ -203,7 +212,7 @@ async fn a_follower_cannot_acknowledge_what_it_was_not_sent() {
         // The link may be gone before this one is sent.
         let message = encode_message(&message).into();
         let _ = channel.sending.send(FrameKind::Message, message).await;
-        let end = link.closed().await.to_string();
+        let end = ended(&link).await;
         assert!(!end.contains("timed out"), "{name}: {end}");
         assert!(leader.acknowledged.lock().unwrap().is_empty(), "{name}");
     }

@@ -247,7 +247,7 @@ impl Progress {
         let since_caught_up = now.saturating_duration_since(self.caught_up).as_millis();
         let since_caught_up = u64::try_from(since_caught_up).unwrap_or(u64::MAX);
         match self.under_way.front() {
-            // Made before this session or under a clock since set: either bound may be the worse.
+            // By the clock of the leader that made it, which after a failover is not ours.
             Some((_, at)) => u64::try_from(clock::ms_between(*at, wall)).unwrap_or(0),
             None => since_caught_up,
         }
