@@ -68,7 +68,11 @@ async fn a_reset_is_passed_on_as_a_reset() {
     let service = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let (ambassador, _says) = to_leader(service.local_addr().expect("bound")).await;
     let mut client = connect(door(&ambassador, "db")).await;
-    let (served, _) = patiently("accepting", service.accept()).await.expect("forwarded");
+    let (mut served, _) = patiently("accepting", service.accept()).await.expect("forwarded");
+    // A reset before the proxy has seen the connection made would be a failed attempt, and tried
+    // again.
+    served.write_all(b"hi").await.expect("sent");
+    expect(&mut client, "hi").await;
     served.set_zero_linger().expect("a TCP socket");
     drop(served);
     assert_eq!(failure(&mut client).await, std::io::ErrorKind::ConnectionReset);
