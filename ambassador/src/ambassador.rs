@@ -125,14 +125,16 @@ impl Ambassador {
         self.state().routes.get(route).map(|router| router.address.clone())
     }
 
-    /// Copies of all listening sockets, for [`Inherited`] in the proxy that takes over. A Unix
-    /// socket's file is then left to it.
+    /// Copies of all listening sockets, for [`Inherited`] in the proxy that takes over, each with
+    /// the address to configure there: `listen` as it stands here, or the port that was taken for
+    /// port 0. A Unix socket's file is then left to the other proxy.
     pub fn listeners(&self) -> io::Result<Vec<(Address, OwnedFd)>> {
         let state = self.state();
         let mut listeners = Vec::new();
-        for front in state.fronts.values() {
+        for ((listen, own), front) in &state.fronts {
+            let known_by = if own.is_some() { &front.address } else { listen };
             for socket in front.sockets().iter() {
-                listeners.push((front.listen.clone(), socket.try_clone()?));
+                listeners.push((known_by.clone(), socket.try_clone()?));
             }
             front.handed_over.store(true, Relaxed);
         }
