@@ -1,3 +1,5 @@
+//! Forwarding over real sockets, a pair at a time.
+
 use std::future::poll_fn;
 use std::time::Duration;
 
