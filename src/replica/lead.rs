@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use mainstay_election::machine::Directive;
 use mainstay_election::values::{ClusterId, Epoch};
-use mainstay_sync::capture::{Gate, Mount, MountOptions};
+use mainstay_sync::capture::{Gate, Mount, MountError, MountOptions};
 use mainstay_sync::replicate::{Leader, LeaderOptions};
 use mainstay_sync::volume::Leading;
 use tokio::sync::{Semaphore, watch};
@@ -23,6 +23,9 @@ use crate::supervise::Service;
 
 /// How long a leader that goes in order waits for its followers to hold everything.
 const HANDOVER_PATIENCE: Duration = Duration::from_secs(10);
+/// How often, and how long after one another, a busy mount is tried to be unmounted.
+const UNMOUNT_TRIES: u32 = 20;
+const UNMOUNT_PAUSE: Duration = Duration::from_millis(10);
 
 /// Why a leadership ends.
 #[derive(Debug)]
@@ -256,11 +259,7 @@ impl<'a> Scope<'a> {
     async fn wind_down(&mut self) {
         service::stop(self).await;
         if let Some(mount) = self.mount.clone() {
-            let unmounted = self.blocking(move || {
-                mount.barrier().map_err(|error| error.to_string())?;
-                mount.unmount().map_err(|error| error.to_string())
-            });
-            if let Ok(Err(why)) = unmounted.await {
+            if let Ok(Err(why)) = self.blocking(move || unmount(&mount)).await {
                 tracing::warn!(%why, "the mount is aborted");
             }
         }
@@ -307,6 +306,21 @@ impl<'a> Scope<'a> {
             followers.stop().await;
         }
     }
+}
+
+/// Takes the mount away in order. Unmounting comes before the barrier: it writes back what was
+/// stored through a mapping and not yet handed over, and the barrier then covers that too.
+fn unmount(mount: &Mount) -> Result<(), String> {
+    let mut tries = 0;
+    while let Err(error) = mount.unmount() {
+        // The kernel may lag behind the end of the last process that had a file open.
+        if !matches!(error, MountError::Busy { .. }) || tries == UNMOUNT_TRIES {
+            return Err(error.to_string());
+        }
+        tries += 1;
+        std::thread::sleep(UNMOUNT_PAUSE);
+    }
+    mount.barrier().map_err(|error| error.to_string())
 }
 
 /// The election's gate, as the mount knows gates.

@@ -160,7 +160,39 @@ fn whoever_waits_for_room_is_told_when_the_leadership_ends() {
 }
 
 #[test]
-fn a_tail_that_was_never_applied_is_cut_and_kept() {
+fn records_that_were_never_applied_are_cut_and_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let volume = Volume::open(dir.path(), options()).unwrap();
+    volume.found(CLUSTER).unwrap();
+    let leading = volume.lead(Epoch(1), "a").unwrap();
+    let mut writer = Writer::new(&leading, Epoch(1), 1);
+    let id = writer.create(Kind::File);
+    volume.wait_applied(volume.head().seq).unwrap();
+    let (ancestor, model) = (volume.head(), writer.model.clone());
+    // An applier that cannot go on leaves what comes now in the log alone.
+    let object = support::object_path(dir.path(), id);
+    std::fs::create_dir(&object).unwrap();
+    writer.write(id, 0, &[3; 1000]);
+    volume.wait_applied(volume.head().seq).unwrap_err();
+    std::fs::remove_dir(&object).unwrap();
+    drop((writer, leading));
+    volume.truncate_after(ancestor).unwrap();
+    assert_eq!(volume.head(), ancestor);
+    model.check(&contents(&volume));
+    let kept = mainstay_sync::quarantine::list(dir.path()).unwrap();
+    assert!(kept[0].manifest.position > ancestor, "{kept:?}");
+    let records = dir.path().join("quarantine").join(&kept[0].name).join("records");
+    assert!(std::fs::metadata(records).unwrap().len() > 1000);
+    // A newer leader's records take the place of those that went.
+    let start = Change::EpochStart { node: "b".into() };
+    let next = ancestor.seq.next();
+    volume.receive(&record_of(Epoch(2), next, vec![start])).unwrap();
+    volume.wait_applied(next).unwrap();
+    assert_eq!(volume.lineage().0, [(Epoch(1), Seq(1)), (Epoch(2), next)]);
+}
+
+#[test]
+fn a_tail_that_was_applied_is_not_cut() {
     let dir = tempfile::tempdir().unwrap();
     let volume = Volume::open(dir.path(), options()).unwrap();
     volume.found(CLUSTER).unwrap();

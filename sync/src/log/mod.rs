@@ -20,6 +20,7 @@ mod disk;
 mod error;
 mod format;
 mod frame;
+mod held;
 mod inspect;
 mod prepare;
 mod reader;

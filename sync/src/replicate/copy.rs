@@ -6,20 +6,21 @@
 use std::time::Instant;
 
 use super::end::{End, hear, say, unexpected};
-use super::ends::{Builder, CopyStart, Piece};
+use super::ends::Builder;
 use super::follower::{Following, Phase};
-use super::message::{Begin, ToFollower, ToLeader};
+use super::message::{ToFollower, ToLeader};
 use super::plan::Leading;
 use super::session::in_time;
 use crate::position::{Epoch, FileId, Lineage, Position, Seq, VolumeId};
 use crate::store::sound;
 use crate::transport::{Channel, FrameKind, Link};
+use crate::volume::{Piece, SnapshotHeader};
 
 /// All rows and bytes of a copy; the records up to `through` are still to be laid over it.
 pub(super) struct Copied {
     pub builder: Box<dyn Builder>,
     pub position: Position,
-    pub through: Seq,
+    pub through: Position,
     /// While these are open the leader holds the records after `position`.
     pub link: Link,
     _channel: Channel,
@@ -49,7 +50,7 @@ async fn take(
     leading: &Leading,
     volume: VolumeId,
     link: &Link,
-) -> Result<(Channel, Box<dyn Builder>, Position, Seq), End> {
+) -> Result<(Channel, Box<dyn Builder>, Position, Position), End> {
     let mut channel = link.open().await?;
     say(&mut channel.sending, &ToLeader::Delta { volume, since: Seq(0) }).await?;
     // No limit of time: the leader may have to make a checkpoint first.
@@ -58,19 +59,18 @@ async fn take(
         other => return Err(unexpected("Begin", &other)),
     };
     fits(&begin, leading)?;
-    let (position, lineage) = (begin.position, begin.lineage.clone());
-    let start = CopyStart { cluster: leading.cluster, position, lineage };
-    let builder = following.write(move |sink| Ok(sink.build(start)?)).await?;
+    let (position, bytes_total) = (begin.position, begin.bytes);
+    let builder = following.write(move |sink| Ok(sink.build(&begin)?)).await?;
     let mut taking = Taking {
         following,
         began: Instant::now(),
         bytes: 0,
-        bytes_total: begin.bytes_total,
+        bytes_total,
         epoch_max: leading.epoch,
     };
     taking.report();
     let (builder, through) = taking.pieces(&mut channel, builder).await?;
-    if through < position.seq {
+    if through.seq < position.seq {
         let what = format!("its copy begins at {position} and ends at {through}");
         return Err(End::Contradiction(what));
     }
@@ -78,11 +78,12 @@ async fn take(
 }
 
 /// Whether the copy is of the log that the leader said it has.
-fn fits(begin: &Begin, leading: &Leading) -> Result<(), End> {
+fn fits(begin: &SnapshotHeader, leading: &Leading) -> Result<(), End> {
     let at = begin.position;
     let up_to: Vec<_> =
         leading.lineage.0.iter().copied().filter(|(_, first)| *first <= at.seq).collect();
-    if leading.lineage.epoch_at(at.seq) == Some(at.epoch) && begin.lineage == Lineage(up_to) {
+    let along = leading.lineage.epoch_at(at.seq) == Some(at.epoch);
+    if along && begin.lineage == Lineage(up_to) && begin.cluster == leading.cluster {
         return Ok(());
     }
     Err(End::Contradiction(format!(
@@ -104,7 +105,7 @@ impl Taking<'_> {
         &mut self,
         channel: &mut Channel,
         mut builder: Box<dyn Builder>,
-    ) -> Result<(Box<dyn Builder>, Seq), End> {
+    ) -> Result<(Box<dyn Builder>, Position), End> {
         loop {
             let piece = match hear(&mut channel.receiving).await? {
                 ToFollower::Rows(rows) => Piece::Rows(rows),

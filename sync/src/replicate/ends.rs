@@ -2,14 +2,13 @@
 //!
 //! Calls that may wait for a disk are made off the async threads; which do not is said at each. Implemented by the volume, and by an in-memory model in tests.
 
-use bytes::Bytes;
 use futures::future::BoxFuture;
 
 use super::plan::Standing;
 use crate::log::Frame;
 use crate::op::Record;
-use crate::position::{ClusterId, Epoch, FileId, Lineage, Position, Seq, VolumeId};
-use crate::store::rows::Row;
+use crate::position::{ClusterId, Epoch, Lineage, Position, Seq, VolumeId};
+use crate::volume::{Piece, SnapshotHeader};
 
 /// Why the leader's volume gave nothing.
 #[derive(Debug, thiserror::Error)]
@@ -37,8 +36,8 @@ pub struct SinkError {
 
 /// The leader's volume. Only [`Source::records`] and [`Source::snapshot`] may wait for a disk.
 pub trait Source: Send + Sync + 'static {
-    /// Its cluster.
-    fn cluster(&self) -> ClusterId;
+    /// Its cluster; `None`: it is blank, and cannot be followed.
+    fn cluster(&self) -> Option<ClusterId>;
 
     /// Its id.
     fn volume(&self) -> VolumeId;
@@ -84,14 +83,8 @@ pub trait Records: Send {
 
 /// A volume being read in whole while its leader goes on writing.
 pub trait Snapshot: Send {
-    /// The position of its rows.
-    fn position(&self) -> Position;
-
-    /// Which epochs led there.
-    fn lineage(&self) -> Lineage;
-
-    /// Bytes that the files take on disk, about.
-    fn bytes_total(&self) -> u64;
+    /// What it is of.
+    fn header(&self) -> SnapshotHeader;
 
     /// The next piece; `None`: that was all. Every row of a file comes before its bytes. Holes are
     /// left out. Bytes may be of any op up to the volume's head after the call.
@@ -99,22 +92,9 @@ pub trait Snapshot: Send {
     /// # Errors
     /// The index or an object cannot be read.
     fn next(&mut self) -> Result<Option<Piece>, SourceError>;
-}
 
-/// A part of a copy.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Piece {
-    /// Rows of the index.
-    Rows(Vec<Row>),
-    /// Bytes of a file.
-    Data {
-        /// Which.
-        id: FileId,
-        /// Where they begin.
-        offset: u64,
-        /// What they are.
-        bytes: Bytes,
-    },
+    /// After the last piece: the last record that must be laid over them.
+    fn through(&self) -> Position;
 }
 
 /// The follower's volume. One session at a time writes to it. What only asks waits for no disk.
@@ -148,7 +128,7 @@ pub trait Sink: Send + Sync + 'static {
     ///
     /// # Errors
     /// The log is as it was.
-    fn truncate_after(&self, after: Seq) -> Result<(), SinkError>;
+    fn truncate_after(&self, after: Position) -> Result<(), SinkError>;
 
     /// Moves everything aside, as plain files; the volume is blank then and has another id.
     ///
@@ -156,22 +136,11 @@ pub trait Sink: Send + Sync + 'static {
     /// It may be half done, and goes on at the next try.
     fn set_aside(&self, why: &str) -> Result<(), SinkError>;
 
-    /// Empties the volume, marks it as building, and takes a copy.
+    /// Empties the volume, marks it as building, and takes a copy. It may have another id then.
     ///
     /// # Errors
     /// The volume may be empty and building; the next try begins again.
-    fn build(&self, start: CopyStart) -> Result<Box<dyn Builder>, SinkError>;
-}
-
-/// What a copy is of.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CopyStart {
-    /// The leader's cluster; a blank volume belongs to it from here on.
-    pub cluster: ClusterId,
-    /// The position of its rows.
-    pub position: Position,
-    /// Which epochs led there.
-    pub lineage: Lineage,
+    fn build(&self, header: &SnapshotHeader) -> Result<Box<dyn Builder>, SinkError>;
 }
 
 /// A follower's volume while a copy arrives. Dropped before [`Builder::finish`], it stays
@@ -189,9 +158,10 @@ pub trait Builder: Send {
     /// It was not taken.
     fn record(&mut self, epoch: Epoch, record: &Record) -> Result<(), SinkError>;
 
-    /// All is there: makes it durable, and the volume one like any other.
+    /// All is there, and the records up to `through`: waits until they are durable and applied,
+    /// and makes the volume one like any other.
     ///
     /// # Errors
     /// The volume stays building.
-    fn finish(self: Box<Self>) -> Result<(), SinkError>;
+    fn finish(self: Box<Self>, through: Position) -> Result<(), SinkError>;
 }

@@ -20,7 +20,7 @@ use super::session::in_time;
 use super::{clock, copy};
 use crate::log::Frame;
 use crate::op::{Record, Time};
-use crate::position::{Epoch, Seq};
+use crate::position::{Epoch, Position, Seq};
 use crate::transport::{Channel, FrameKind, Goodbye, Link, Receiving, Sending};
 use crate::wire;
 
@@ -57,6 +57,8 @@ async fn follow(following: &Following, link: &Link, streamed: &mut bool) -> Resu
         Verdict::Stream { .. } => {}
         Verdict::Truncate { after } => {
             tracing::warn!(head = %standing.head, %after, "dropping a tail that no leader kept");
+            let epoch = standing.lineage.epoch_at(after).unwrap_or_default();
+            let after = Position { epoch, seq: after };
             following.write(move |sink| Ok(sink.truncate_after(after)?)).await?;
         }
         Verdict::SetAside { ancestor } => {
@@ -78,7 +80,8 @@ async fn follow(following: &Following, link: &Link, streamed: &mut bool) -> Resu
         Some(copied) => copied.position,
         None => following.sink.standing().head,
     };
-    say(&mut channel.sending, &ToLeader::Ready { after }).await?;
+    let volume = following.sink.standing().volume;
+    say(&mut channel.sending, &ToLeader::Ready { after, volume }).await?;
     match in_time(hear(&mut channel.receiving)).await? {
         ToFollower::Started => {}
         other => return Err(unexpected("Started", &other)),
@@ -94,9 +97,6 @@ async fn follow(following: &Following, link: &Link, streamed: &mut bool) -> Resu
         // The leader holds the records for the live session now.
         copied.link.close(Goodbye::Done, "the copy is here");
         intake.complete(&mut channel.receiving, copied.builder, copied.through).await?;
-        if following.sink.standing().volume != standing.volume {
-            return Err(End::Reborn);
-        }
     }
     *streamed = true;
     following.status.send_modify(|status| {
@@ -160,10 +160,11 @@ impl Intake<'_> {
         &mut self,
         receiving: &mut Receiving,
         mut builder: Box<dyn Builder>,
-        through: Seq,
+        through: Position,
     ) -> Result<(), End> {
-        while self.at < through {
-            let batch = self.batch(receiving, Some(through)).await?;
+        while self.at < through.seq {
+            let batch = self.batch(receiving, Some(through.seq)).await?;
+            self.following.sink.ready(batch.bytes).await;
             let epoch = self.epoch;
             builder = self
                 .following
@@ -175,7 +176,7 @@ impl Intake<'_> {
                 })
                 .await?;
         }
-        self.following.write(move |_| Ok(builder.finish()?)).await
+        self.following.write(move |_| Ok(builder.finish(through)?)).await
     }
 
     /// Takes records and acknowledges them, for ever.

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::end::End;
-use super::ends::Source;
+use super::ends::{Source, SourceError};
 use super::plan::{Leading, PROTOCOL};
 use super::session;
 use super::table::{FollowerStatus, Table};
@@ -57,6 +57,8 @@ pub enum Event {
 /// Takes sessions until stopped or dropped.
 pub struct Leader {
     shared: Arc<Shared>,
+    /// The sessions end when it is dropped.
+    _going: oneshot::Sender<()>,
     accepting: JoinHandle<()>,
 }
 
@@ -83,8 +85,9 @@ impl Leader {
         let service = endpoint.name().service.clone();
         let table = Table::new();
         let shared = Arc::new(Shared { service, epoch, source, options, table, events });
-        let accepting = tokio::spawn(accept(endpoint.listen(), shared.clone()));
-        (Leader { shared, accepting }, told)
+        let (going, over) = oneshot::channel();
+        let accepting = tokio::spawn(accept(endpoint.listen(), shared.clone(), over));
+        (Leader { shared, _going: going, accepting }, told)
     }
 
     /// Every node that followed in this leadership, connected or not.
@@ -101,39 +104,38 @@ impl Leader {
 
     /// Ends all sessions. When this returns none counts an acknowledgement or reads the volume
     /// any more.
-    pub async fn stop(mut self) {
-        self.accepting.abort();
-        let _cancelled = (&mut self.accepting).await;
-    }
-}
-
-impl Drop for Leader {
-    fn drop(&mut self) {
-        self.accepting.abort();
+    pub async fn stop(self) {
+        let Leader { _going: going, accepting, .. } = self;
+        drop(going);
+        if let Err(error) = accepting.await {
+            tracing::error!(%error, "the task of the followers' sessions broke off");
+        }
     }
 }
 
 impl Shared {
     /// The leader's side of a verdict.
-    pub fn leading(&self) -> Leading {
-        Leading {
+    pub fn leading(&self) -> Result<Leading, SourceError> {
+        let blank = || SourceError::Failed("it is blank".to_owned());
+        Ok(Leading {
             protocol: PROTOCOL,
             service: self.service.clone(),
-            cluster: self.source.cluster(),
+            cluster: self.source.cluster().ok_or_else(blank)?,
             volume: self.source.volume(),
             epoch: self.epoch,
             lineage: self.source.lineage(),
             head: self.source.head(),
             first: self.source.first(),
-        }
+        })
     }
 }
 
-/// The sessions live in this task's set and end with it.
-async fn accept(mut listener: Listener, shared: Arc<Shared>) {
+/// Runs until the other end of `over` is dropped; no session outlives it.
+async fn accept(mut listener: Listener, shared: Arc<Shared>, mut over: oneshot::Receiver<()>) {
     let mut sessions = JoinSet::new();
     loop {
         tokio::select! {
+            _ = &mut over => break,
             link = listener.next() => match link {
                 Some(link) => drop(sessions.spawn(serve(link, shared.clone()))),
                 None => break,
@@ -143,6 +145,8 @@ async fn accept(mut listener: Listener, shared: Arc<Shared>) {
             },
         }
     }
+    drop(listener);
+    sessions.shutdown().await;
 }
 
 async fn serve(link: Link, shared: Arc<Shared>) {

@@ -8,7 +8,7 @@
 //! Hello(standing)            ->
 //!                            <-     Welcome(leading, verdict)
 //! (does as the verdict says)
-//! Ready(position)            ->
+//! Ready(position, volume)    ->
 //!                            <-     Started
 //!                            <-     records, Beat now and then
 //! Ack now and then           ->
@@ -28,8 +28,9 @@ use serde::{Deserialize, Serialize};
 
 use super::plan::{Leading, Standing, Verdict};
 use crate::op::Time;
-use crate::position::{Epoch, FileId, Lineage, Position, Seq, VolumeId};
+use crate::position::{Epoch, FileId, Position, Seq, VolumeId};
 use crate::store::rows::Row;
+use crate::volume::SnapshotHeader;
 
 /// From a follower.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +41,8 @@ pub enum ToLeader {
     Ready {
         /// The follower's head.
         after: Position,
+        /// Its volume: a copy makes another one of it, as what the old one acknowledged is gone.
+        volume: VolumeId,
     },
     /// What is safe here. Counts only if `epoch` is the session's.
     Ack {
@@ -69,7 +72,7 @@ pub enum ToFollower {
     /// What a record does not say.
     Beat(Beat),
     /// Answers a Delta.
-    Begin(Begin),
+    Begin(SnapshotHeader),
     /// Rows of the index at Begin's position.
     Rows(Vec<Row>),
     /// The next frame is data at this place.
@@ -81,8 +84,8 @@ pub enum ToFollower {
     },
     /// The copy is at one position once the records up to `through` are laid over it.
     End {
-        /// The leader's head after it had read the last byte.
-        through: Seq,
+        /// A position of the leader's after it had read the last byte.
+        through: Position,
     },
 }
 
@@ -106,15 +109,4 @@ pub struct Beat {
     pub committed: Seq,
     /// Its clock.
     pub at: Time,
-}
-
-/// Where a copy begins.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Begin {
-    /// The position of the rows; the bytes of files may be of later ones.
-    pub position: Position,
-    /// Which epochs led there.
-    pub lineage: Lineage,
-    /// Bytes that the files take on the leader's disk, about.
-    pub bytes_total: u64,
 }

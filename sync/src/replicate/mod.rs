@@ -23,10 +23,9 @@ pub mod plan;
 mod serve_copy;
 mod session;
 mod table;
+mod volume;
 
-pub use ends::{
-    Builder, CopyStart, Piece, Records, Sink, SinkError, Snapshot, Source, SourceError,
-};
+pub use ends::{Builder, Records, Sink, SinkError, Snapshot, Source, SourceError};
 pub use follower::{Follower, FollowerOptions, LeaderAddress, Phase, Status};
 pub use leader::{Admit, Event, Leader, LeaderOptions};
 pub use plan::{Refusal, Standing, Verdict, Why};

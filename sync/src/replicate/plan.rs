@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::position::{ClusterId, Epoch, Lineage, Position, Seq, VolumeId};
 
-/// The version of the messages. A node refuses any other; see `docs/` for upgrades.
+/// The version of the messages. A node refuses any other.
 pub const PROTOCOL: u32 = 1;
 
 /// Where a follower stands, in its own words.

@@ -5,13 +5,14 @@
 //! streams: so the records after the snapshot's position are there when it asks for them.
 
 use super::end::{End, say};
-use super::ends::{Piece, Snapshot, SourceError};
+use super::ends::{Snapshot, SourceError};
 use super::leader::Shared;
-use super::message::{Begin, ToFollower};
+use super::message::ToFollower;
 use super::table::{CopyProgress, Seat};
 use crate::position::{Seq, VolumeId};
 use crate::store::rows::Row;
 use crate::transport::{Channel, FRAME_BYTES_MAX, FrameKind, Link, Sending};
+use crate::volume::Piece;
 use crate::wire;
 
 /// About how many bytes of rows go into one message.
@@ -50,10 +51,10 @@ async fn send(
     mut snapshot: Box<dyn Snapshot>,
     seat: &Seat,
 ) -> Result<Box<dyn Snapshot>, End> {
-    let position = snapshot.position();
-    let mut progress = CopyProgress { bytes: 0, bytes_total: snapshot.bytes_total() };
-    let begin = Begin { position, lineage: snapshot.lineage(), bytes_total: progress.bytes_total };
-    say(sending, &ToFollower::Begin(begin)).await?;
+    let header = snapshot.header();
+    let position = header.position;
+    let mut progress = CopyProgress { bytes: 0, bytes_total: header.bytes };
+    say(sending, &ToFollower::Begin(header)).await?;
     loop {
         let (back, piece) = next(snapshot).await?;
         snapshot = back;
@@ -75,9 +76,7 @@ async fn send(
             return Err(End::Outrun { held, limit });
         }
     }
-    // Read after the last byte: nothing that was sent is of a later op.
-    let through = shared.source.head().seq;
-    say(sending, &ToFollower::End { through }).await?;
+    say(sending, &ToFollower::End { through: snapshot.through() }).await?;
     Ok(snapshot)
 }
 

@@ -15,7 +15,7 @@ use super::message::{Beat, ToFollower, ToLeader, Welcome};
 use super::plan::{self, Leading, Refusal, Standing, Verdict};
 use super::table::Seat;
 use super::{clock, serve_copy};
-use crate::position::Position;
+use crate::position::{Position, Seq, VolumeId};
 use crate::transport::{Channel, FrameKind, Link, Receiving, Sending};
 use crate::wire;
 
@@ -46,7 +46,7 @@ async fn live(
     mut channel: Channel,
     standing: &Standing,
 ) -> Result<(), End> {
-    let leading = shared.leading();
+    let leading = shared.leading()?;
     let verdict = decide(shared, link, standing, &leading);
     tracing::info!(node = %standing.node, volume = %standing.volume, head = %standing.head,
         ?verdict, "a follower asks to follow");
@@ -64,7 +64,7 @@ async fn live(
         verdict => {
             let seat = shared.table.seat(&standing.node, standing.volume, link.address());
             let end = tokio::select! {
-                end = stream(shared, link, channel, &leading, &verdict, &seat) => end,
+                end = stream(shared, link, channel, standing, &leading, &verdict, &seat) => end,
                 () = seat.replaced.notified() => Err(End::Replaced),
             };
             seat.leave();
@@ -80,10 +80,8 @@ fn decide(shared: &Shared, link: &Link, standing: &Standing, leading: &Leading) 
     if standing.node != *caller {
         return not_member(format!("it says {:?}, its certificate {caller:?}", standing.node));
     }
-    if let Some(admit) = &shared.options.admit
-        && let Err(why) = admit(caller, standing.volume)
-    {
-        return not_member(why);
+    if let Err(refusal) = admitted(shared, caller, standing.volume) {
+        return Verdict::Refuse(refusal);
     }
     let verdict = plan::plan(standing, leading);
     if let Verdict::Refuse(Refusal::Superseded { seen, .. }) = verdict {
@@ -93,27 +91,39 @@ fn decide(shared: &Shared, link: &Link, standing: &Standing, leading: &Leading) 
     verdict
 }
 
+fn admitted(shared: &Shared, node: &str, volume: VolumeId) -> Result<(), Refusal> {
+    let Some(admit) = &shared.options.admit else { return Ok(()) };
+    admit(node, volume).map_err(|why| Refusal::NotMember { why })
+}
+
 async fn stream(
     shared: &Shared,
     link: &Link,
     mut channel: Channel,
+    standing: &Standing,
     leading: &Leading,
     verdict: &Verdict,
     seat: &Seat,
 ) -> Result<(), End> {
     // No limit of time: a copy comes before it, and a link that dies ends the wait.
-    let after = match hear(&mut channel.receiving).await? {
-        ToLeader::Ready { after } => after,
+    let (after, volume) = match hear(&mut channel.receiving).await? {
+        ToLeader::Ready { after, volume } => (after, volume),
         other => return Err(unexpected("Ready", &other)),
     };
     fits(verdict, leading, after, shared.source.head())?;
+    if volume != standing.volume {
+        if !matches!(verdict, Verdict::Copy { .. }) {
+            return Err(End::Contradiction(format!("it became {volume} without a copy")));
+        }
+        admitted(shared, &link.peer().node, volume)?;
+    }
     let source = shared.source.clone();
     let records = tokio::task::spawn_blocking(move || source.records(after.seq)).await??;
     say(&mut channel.sending, &ToFollower::Started).await?;
-    seat.begin(after.seq);
+    seat.begin(after.seq, volume);
     tokio::select! {
         end = send_records(shared, channel.sending, records, seat) => end,
-        end = take_acks(shared, link, channel.receiving, seat) => end,
+        end = take_acks(shared, link, channel.receiving, volume, seat) => end,
         end = bound_lag(shared, seat) => end,
     }
 }
@@ -167,7 +177,7 @@ async fn send_records(
     }
 }
 
-fn queue_beat(shared: &Shared, sending: &mut Sending) -> Result<crate::position::Seq, End> {
+fn queue_beat(shared: &Shared, sending: &mut Sending) -> Result<Seq, End> {
     let (head, committed) = (shared.source.head().seq, shared.source.committed());
     let beat = ToFollower::Beat(Beat { head, committed, at: clock::now() });
     sending.queue(FrameKind::Message, wire::encode_message(&beat).into())?;
@@ -178,6 +188,7 @@ async fn take_acks(
     shared: &Shared,
     link: &Link,
     mut receiving: Receiving,
+    volume: VolumeId,
     seat: &Seat,
 ) -> Result<(), End> {
     loop {
@@ -193,7 +204,7 @@ async fn take_acks(
                 shared.epoch
             )));
         }
-        shared.source.peer_durable(seat.volume, epoch, durable);
+        shared.source.peer_durable(volume, epoch, durable);
         seat.acked(durable, applied, shared.source.head().seq, link.rtt());
         shared.table.touch();
     }

@@ -69,7 +69,6 @@ pub(super) struct Table {
 /// One session's place in the table. A session that was replaced writes to a seat that nobody
 /// looks at any more.
 pub(super) struct Seat {
-    pub volume: VolumeId,
     address: SocketAddr,
     /// Rung when a newer session of the node takes the place.
     pub replaced: Notify,
@@ -77,6 +76,7 @@ pub(super) struct Seat {
 }
 
 struct Progress {
+    volume: VolumeId,
     connected: bool,
     since: Instant,
     heard: Instant,
@@ -109,6 +109,7 @@ impl Table {
     pub fn seat(&self, node: &str, volume: VolumeId, address: SocketAddr) -> Arc<Seat> {
         let now = Instant::now();
         let progress = Progress {
+            volume,
             connected: true,
             since: now,
             heard: now,
@@ -120,17 +121,15 @@ impl Table {
             under_way: VecDeque::new(),
             copy: None,
         };
-        let seat = Arc::new(Seat {
-            volume,
-            address,
-            replaced: Notify::new(),
-            progress: Mutex::new(progress),
-        });
+        let seat =
+            Arc::new(Seat { address, replaced: Notify::new(), progress: Mutex::new(progress) });
         let earlier = lock(&self.seats).insert(node.to_owned(), seat.clone());
         if let Some(earlier) = earlier {
-            if earlier.volume == volume {
-                lock(&seat.progress).caught_up = lock(&earlier.progress).caught_up;
+            let was = lock(&earlier.progress);
+            if was.volume == volume {
+                lock(&seat.progress).caught_up = was.caught_up;
             }
+            drop(was);
             earlier.replaced.notify_one();
         }
         self.touch();
@@ -140,7 +139,10 @@ impl Table {
     /// The seat of `node`, if its session is one of `volume` and lives.
     pub fn find(&self, node: &str, volume: VolumeId) -> Option<Arc<Seat>> {
         let seat = lock(&self.seats).get(node).cloned()?;
-        (seat.volume == volume && lock(&seat.progress).connected).then_some(seat)
+        let progress = lock(&seat.progress);
+        let found = progress.volume == volume && progress.connected;
+        drop(progress);
+        found.then_some(seat)
     }
 
     /// Everybody, as of now.
@@ -152,7 +154,7 @@ impl Table {
             let progress = lock(&seat.progress);
             FollowerStatus {
                 node,
-                volume: seat.volume,
+                volume: progress.volume,
                 address: seat.address,
                 connected: progress.connected,
                 since: now.saturating_duration_since(progress.since),
@@ -175,9 +177,10 @@ impl Table {
 }
 
 impl Seat {
-    /// Records after `after` will be sent, everything before is there.
-    pub fn begin(&self, after: Seq) {
+    /// Records after `after` will be sent to `volume`, everything before is there.
+    pub fn begin(&self, after: Seq, volume: VolumeId) {
         let mut progress = lock(&self.progress);
+        progress.volume = volume;
         progress.sent = after;
         progress.copy = None;
     }
@@ -244,7 +247,7 @@ impl Progress {
         let since_caught_up = now.saturating_duration_since(self.caught_up).as_millis();
         let since_caught_up = u64::try_from(since_caught_up).unwrap_or(u64::MAX);
         match self.under_way.front() {
-            // Made before this session or under a clock since set: either bound may be the worse.
+            // By the clock of the leader that made it, which after a failover is not ours.
             Some((_, at)) => u64::try_from(clock::ms_between(*at, wall)).unwrap_or(0),
             None => since_caught_up,
         }

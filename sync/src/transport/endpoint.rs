@@ -7,33 +7,23 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{
-    AckFrequencyConfig, ConnectionError, EndpointConfig, TokioRuntime, TransportConfig, VarInt,
-};
+use quinn::{ConnectionError, EndpointConfig, TokioRuntime, TransportConfig, VarInt};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
+use super::config;
 use super::identity::{self, Authority, Identity, Peer};
 use super::verify::Verifier;
 use super::{Channel, Secret, TransportError};
 
-/// The protocol's name in the handshake. Its number changes when frames do.
-const PROTOCOL: &[u8] = b"mainstay/1";
 /// TLS wants a name to ask for; nobody looks at it (see [`Verifier`]).
 const ASKED_NAME: &str = "mainstay";
 /// Handshakes in progress that others started; more are refused, and try again.
 const HANDSHAKES_MAX: usize = 64;
 /// Links answered and not yet taken by the listener.
 const LINKS_WAITING_MAX: usize = 16;
-/// What may be under way to a peer, unacknowledged: a gigabit for half a second.
-const SEND_WINDOW_BYTES: u64 = 64 << 20;
-/// What a peer may have sent that we have not read; the bound of a slow reader's memory.
-const RECEIVE_WINDOW_BYTES: u32 = 16 << 20;
-/// Streams of one link. A session uses one.
-const STREAMS_MAX: u32 = 4;
 /// The TLS alert for "no application protocol in common", as a QUIC error code (RFC 9001, 4.8).
 const NO_COMMON_PROTOCOL: u64 = 0x100 + 120;
 
@@ -104,9 +94,9 @@ impl Endpoint {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let authority = Arc::new(Authority::new(secret)?);
         let identity = authority.identify(&name)?;
-        let transport = Arc::new(transport(options));
+        let transport = Arc::new(config::transport(options));
         let verifier = Arc::new(Verifier::new(&authority, provider.clone())?);
-        let server = server_config(&identity, verifier, &provider, &transport)?;
+        let server = config::server(&identity, verifier, &provider, &transport)?;
         let bind = |source| TransportError::Bind { address, source };
         let socket = std::net::UdpSocket::bind(address).map_err(bind)?;
         let runtime = Arc::new(TokioRuntime);
@@ -154,7 +144,8 @@ impl Endpoint {
     pub async fn connect(&self, address: SocketAddr, node: &str) -> Result<Link, TransportError> {
         let shared = &self.0;
         let verifier = Arc::new(Verifier::new(&shared.authority, shared.provider.clone())?);
-        let config = self.client_config(verifier.clone())?;
+        let Shared { identity, provider, transport, .. } = &**shared;
+        let config = config::client(identity, verifier.clone(), provider, transport)?;
         let connection = shared
             .quic
             .connect_with(config, address, ASKED_NAME)
@@ -175,26 +166,6 @@ impl Endpoint {
     pub async fn close(&self) {
         self.0.quic.close(VarInt::from_u32(Goodbye::Leaving as u32), b"the process ends");
         self.0.quic.wait_idle().await;
-    }
-
-    fn client_config(
-        &self,
-        verifier: Arc<Verifier>,
-    ) -> Result<quinn::ClientConfig, TransportError> {
-        let Shared { identity, provider, transport, .. } = &*self.0;
-        let mut tls = rustls::ClientConfig::builder_with_provider(provider.clone())
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .map_err(unusable)?
-            .dangerous()
-            .with_custom_certificate_verifier(verifier)
-            .with_client_auth_cert(vec![identity.certificate.clone()], identity.key.clone_key())
-            .map_err(unusable)?;
-        tls.alpn_protocols = vec![PROTOCOL.to_vec()];
-        tls.resumption = rustls::client::Resumption::disabled();
-        let crypto = QuicClientConfig::try_from(tls).map_err(unusable)?;
-        let mut config = quinn::ClientConfig::new(Arc::new(crypto));
-        config.transport_config(transport.clone());
-        Ok(config)
     }
 
     fn why_refused(
@@ -362,49 +333,4 @@ pub(super) fn why_lost(error: &ConnectionError) -> TransportError {
         }
         other => TransportError::Lost { what: other.to_string() },
     }
-}
-
-fn unusable(error: impl std::fmt::Display) -> TransportError {
-    TransportError::Certificate { what: error.to_string() }
-}
-
-fn server_config(
-    identity: &Identity,
-    verifier: Arc<Verifier>,
-    provider: &Arc<CryptoProvider>,
-    transport: &Arc<TransportConfig>,
-) -> Result<quinn::ServerConfig, TransportError> {
-    let mut tls = rustls::ServerConfig::builder_with_provider(provider.clone())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(unusable)?
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(vec![identity.certificate.clone()], identity.key.clone_key())
-        .map_err(unusable)?;
-    tls.alpn_protocols = vec![PROTOCOL.to_vec()];
-    tls.send_tls13_tickets = 0;
-    let crypto = QuicServerConfig::try_from(tls).map_err(unusable)?;
-    let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
-    config.transport_config(transport.clone());
-    Ok(config)
-}
-
-/// Nodes are near each other and talk all the time: assume a short round trip until it is
-/// measured, acknowledge early, keep the windows wide, use nothing but ordered streams.
-fn transport(options: &EndpointOptions) -> TransportConfig {
-    let mut acks = AckFrequencyConfig::default();
-    acks.max_ack_delay(Some(Duration::from_millis(5)));
-    let idle = VarInt::try_from(options.idle_timeout.as_millis() as u64).unwrap_or(VarInt::MAX);
-    let mut config = TransportConfig::default();
-    config
-        .keep_alive_interval(Some(options.keep_alive))
-        .max_idle_timeout(Some(idle.into()))
-        .initial_rtt(Duration::from_millis(50))
-        .ack_frequency_config(Some(acks))
-        .send_window(SEND_WINDOW_BYTES)
-        .stream_receive_window(VarInt::from_u32(RECEIVE_WINDOW_BYTES))
-        .receive_window(VarInt::from_u32(RECEIVE_WINDOW_BYTES))
-        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_MAX))
-        .max_concurrent_uni_streams(VarInt::from_u32(0))
-        .datagram_receive_buffer_size(None);
-    config
 }

@@ -7,6 +7,7 @@
 //! them checks what they say.
 
 mod channel;
+mod config;
 mod endpoint;
 mod error;
 mod identity;

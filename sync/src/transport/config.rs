@@ -1,0 +1,89 @@
+//! What QUIC and TLS are told: who we are, whom to trust, and how near the peers are.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{AckFrequencyConfig, TransportConfig, VarInt};
+use rustls::crypto::CryptoProvider;
+
+use super::identity::Identity;
+use super::verify::Verifier;
+use super::{EndpointOptions, TransportError};
+
+/// The protocol's name in the handshake. Its number changes when frames do.
+const PROTOCOL: &[u8] = b"mainstay/1";
+/// What may be under way to a peer, unacknowledged: a gigabit for half a second.
+const SEND_WINDOW_BYTES: u64 = 64 << 20;
+/// What a peer may have sent that we have not read; the bound of a slow reader's memory.
+const RECEIVE_WINDOW_BYTES: u32 = 16 << 20;
+/// Streams of one link. A session uses one.
+const STREAMS_MAX: u32 = 4;
+
+/// What dials as `identity`, and has `verifier` judge who answers.
+pub(super) fn client(
+    identity: &Identity,
+    verifier: Arc<Verifier>,
+    provider: &Arc<CryptoProvider>,
+    transport: &Arc<TransportConfig>,
+) -> Result<quinn::ClientConfig, TransportError> {
+    let mut tls = rustls::ClientConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(unusable)?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_client_auth_cert(vec![identity.certificate.clone()], identity.key.clone_key())
+        .map_err(unusable)?;
+    tls.alpn_protocols = vec![PROTOCOL.to_vec()];
+    tls.resumption = rustls::client::Resumption::disabled();
+    let crypto = QuicClientConfig::try_from(tls).map_err(unusable)?;
+    let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+    config.transport_config(transport.clone());
+    Ok(config)
+}
+
+/// What answers as `identity`, and has `verifier` judge who calls.
+pub(super) fn server(
+    identity: &Identity,
+    verifier: Arc<Verifier>,
+    provider: &Arc<CryptoProvider>,
+    transport: &Arc<TransportConfig>,
+) -> Result<quinn::ServerConfig, TransportError> {
+    let mut tls = rustls::ServerConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(unusable)?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(vec![identity.certificate.clone()], identity.key.clone_key())
+        .map_err(unusable)?;
+    tls.alpn_protocols = vec![PROTOCOL.to_vec()];
+    tls.send_tls13_tickets = 0;
+    let crypto = QuicServerConfig::try_from(tls).map_err(unusable)?;
+    let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+    config.transport_config(transport.clone());
+    Ok(config)
+}
+
+/// Nodes are near each other and talk all the time: assume a short round trip until it is
+/// measured, acknowledge early, keep the windows wide, use nothing but ordered streams.
+pub(super) fn transport(options: &EndpointOptions) -> TransportConfig {
+    let mut acks = AckFrequencyConfig::default();
+    acks.max_ack_delay(Some(Duration::from_millis(5)));
+    let idle = VarInt::try_from(options.idle_timeout.as_millis() as u64).unwrap_or(VarInt::MAX);
+    let mut config = TransportConfig::default();
+    config
+        .keep_alive_interval(Some(options.keep_alive))
+        .max_idle_timeout(Some(idle.into()))
+        .initial_rtt(Duration::from_millis(50))
+        .ack_frequency_config(Some(acks))
+        .send_window(SEND_WINDOW_BYTES)
+        .stream_receive_window(VarInt::from_u32(RECEIVE_WINDOW_BYTES))
+        .receive_window(VarInt::from_u32(RECEIVE_WINDOW_BYTES))
+        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_MAX))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .datagram_receive_buffer_size(None);
+    config
+}
+
+fn unusable(error: impl std::fmt::Display) -> TransportError {
+    TransportError::Certificate { what: error.to_string() }
+}
