@@ -1,3 +1,5 @@
+//! One forwarded connection, on socket pairs.
+
 use std::future::poll_fn;
 use std::time::Duration;
 
