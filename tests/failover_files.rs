@@ -3,48 +3,17 @@
 
 mod support;
 
-use std::path::Path;
 use std::time::Duration;
 
 use mainstay_chaos::live::cluster::Plan;
 use mainstay_chaos::live::{Cluster, Service};
 use mainstay_chaos::workload::churn::Churn;
-use mainstay_chaos::workload::tree::Tree;
-use support::{binary, can_run};
+use support::{assert_equal, binary, can_run, read};
 
 async fn start() -> Cluster {
     let mut plan = Plan::new(binary(), Service::Files);
     plan.ttl = "3s".to_owned();
     Cluster::start(&plan).await.unwrap_or_else(|error| panic!("{error:#}"))
-}
-
-/// Waits until all are equal by their own account, stops everything, and compares plain files.
-async fn assert_equal(cluster: &mut Cluster) -> Tree {
-    cluster.quiet().await.unwrap_or_else(|error| panic!("{error:#}"));
-    // Followers first: a leader that stops hands over, and its successor would write.
-    let leader = cluster.leader().await.expect("a leader").node.clone();
-    let mut nodes: Vec<_> = cluster.replicas.iter().map(|replica| replica.node.clone()).collect();
-    nodes.sort_by_key(|node| *node == leader);
-    for node in &nodes {
-        cluster.node(node).expect("a node").kill();
-    }
-    let mut trees = Vec::new();
-    for node in &nodes {
-        let target = cluster.folder().join(format!("export-{node}"));
-        let _ = std::fs::remove_dir_all(&target);
-        cluster.node(node).expect("a node").export(&target).unwrap_or_else(|error| {
-            panic!("{error:#}");
-        });
-        trees.push((node.clone(), read(&target)));
-    }
-    for (node, tree) in &trees[1..] {
-        assert_eq!(trees[0].1.difference(tree), None, "{} and {node} differ", trees[0].0);
-    }
-    trees.swap_remove(0).1
-}
-
-fn read(path: &Path) -> Tree {
-    Tree::read(path).unwrap_or_else(|error| panic!("{error:#}"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
