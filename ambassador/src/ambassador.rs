@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use crate::address::Address;
 use crate::config::{RouteConfig, Settings, Source, StartError};
-use crate::conn::Conn;
+use crate::conn::{Conn, tune};
 use crate::health;
 use crate::listen::{Bound, Door, Inherited, bind};
 use crate::route::ClientId;
@@ -125,14 +125,16 @@ impl Ambassador {
         self.state().routes.get(route).map(|router| router.address.clone())
     }
 
-    /// Copies of all listening sockets, for [`Inherited`] in the proxy that takes over. A Unix
-    /// socket's file is then left to it.
+    /// Copies of all listening sockets, for [`Inherited`] in the proxy that takes over, each with
+    /// the address to configure there: `listen` as it stands here, or the port that was taken for
+    /// port 0. A Unix socket's file is then left to the other proxy.
     pub fn listeners(&self) -> io::Result<Vec<(Address, OwnedFd)>> {
         let state = self.state();
         let mut listeners = Vec::new();
-        for front in state.fronts.values() {
+        for ((listen, own), front) in &state.fronts {
+            let known_by = if own.is_some() { &front.address } else { listen };
             for socket in front.sockets().iter() {
-                listeners.push((front.listen.clone(), socket.try_clone()?));
+                listeners.push((known_by.clone(), socket.try_clone()?));
             }
             front.handed_over.store(true, Relaxed);
         }
@@ -231,11 +233,7 @@ impl Ambassador {
                     let front = self.open(key.0.clone(), bound, doors, router.clone());
                     state.fronts.insert(key, front);
                 }
-                None => {
-                    let mut behind =
-                        state.fronts[&key].router.write().unwrap_or_else(PoisonError::into_inner);
-                    *behind = router.clone();
-                }
+                None => state.fronts[&key].lead_to(router.clone()),
             }
             routes.insert(name, router);
         }
@@ -321,8 +319,28 @@ impl Front {
         self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Puts another route behind the same door.
+    fn lead_to(&self, router: Arc<Router>) {
+        if !matches!(self.listen, Address::Unix(_)) {
+            for socket in self.sockets().iter() {
+                if let Err(error) = tune(socket, router.config.keepalive) {
+                    tracing::warn!(listen = %self.listen, %error, "keeping the old keepalive");
+                }
+            }
+        }
+        *self.router.write().unwrap_or_else(PoisonError::into_inner) = router;
+    }
+
+    /// Takes a Unix socket's name away, once: the next one of that name is not ours.
+    fn unlink(&self) {
+        if let (Address::Unix(path), false) = (&self.listen, self.handed_over.swap(true, Relaxed)) {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+
     /// Each accepting task empties its queue and closes its socket.
     fn close(&self) {
+        self.unlink();
         self.sockets().clear();
         self.stop.send_replace(true);
     }
@@ -330,9 +348,7 @@ impl Front {
 
 impl Drop for Front {
     fn drop(&mut self) {
-        if let (Address::Unix(path), false) = (&self.listen, self.handed_over.load(Relaxed)) {
-            let _ = std::fs::remove_file(path);
-        }
+        self.unlink();
     }
 }
 

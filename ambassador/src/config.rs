@@ -151,6 +151,10 @@ impl Default for Hold {
 }
 
 /// TCP keepalive on both sides: finds peers that vanished without a word. Whole seconds.
+///
+/// With bytes under way to the vanished peer it is the kernel that gives up, after about 15
+/// minutes (`net.ipv4.tcp_retries2`). `TCP_USER_TIMEOUT` would be quicker, but also ends clients
+/// that live and merely do not read for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keepalive {
     /// Silence before the first probe.

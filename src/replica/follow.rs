@@ -1,6 +1,7 @@
 //! Following, as a scope: a session with one leader for as long as the directive names it.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay_election::machine::Directive;
@@ -32,7 +33,7 @@ pub(super) async fn follow(
     };
     let leader =
         LeaderAddress { node: leader.to_string(), address, epoch: convert::to_log_epoch(*epoch) };
-    let sink = node.volume.sink();
+    let sink = Arc::new(node.volume.clone());
     let follower = Follower::start(&node.endpoint, sink, leader, FollowerOptions::default());
     let mut status = follower.status();
     tokio::select! {

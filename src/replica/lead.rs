@@ -192,7 +192,7 @@ impl<'a> Scope<'a> {
 
     /// Followers are served from here on; who has caught up may take over.
     fn take_followers(&mut self) {
-        let source = self.node.volume.source();
+        let source = Arc::new(self.node.volume.clone());
         let options = LeaderOptions::default();
         let epoch = convert::to_log_epoch(self.epoch);
         let (leader, mut events) = Leader::start(&self.node.endpoint, source, epoch, options);

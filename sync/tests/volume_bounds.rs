@@ -186,7 +186,7 @@ fn records_that_were_never_applied_are_cut_and_kept() {
     // A newer leader's records take the place of those that went.
     let start = Change::EpochStart { node: "b".into() };
     let next = ancestor.seq.next();
-    volume.receive(&record_of(Epoch(2), next, vec![start])).unwrap();
+    volume.receive(Epoch(2), &record_of(Epoch(2), next, vec![start])).unwrap();
     volume.wait_applied(next).unwrap();
     assert_eq!(volume.lineage().0, [(Epoch(1), Seq(1)), (Epoch(2), next)]);
 }
@@ -197,7 +197,7 @@ fn a_tail_that_was_applied_is_not_cut() {
     let volume = Volume::open(dir.path(), options()).unwrap();
     volume.found(CLUSTER).unwrap();
     let start = Change::EpochStart { node: "a".into() };
-    volume.receive(&record_of(Epoch(1), Seq(1), vec![start])).unwrap();
+    volume.receive(Epoch(1), &record_of(Epoch(1), Seq(1), vec![start])).unwrap();
     volume.wait_applied(Seq(1)).unwrap();
     let ancestor = volume.head();
     let applied = volume.truncate_after(Position::default()).unwrap_err();
@@ -205,7 +205,7 @@ fn a_tail_that_was_applied_is_not_cut() {
     volume.truncate_after(ancestor).unwrap();
     // It goes on after the refusal and after having had nothing to do.
     let entry = Change::Node { id: FileId(5), attributes: support::root().attributes };
-    volume.receive(&record_of(Epoch(1), Seq(2), vec![entry])).unwrap();
+    volume.receive(Epoch(1), &record_of(Epoch(1), Seq(2), vec![entry])).unwrap();
     volume.wait_applied(Seq(2)).unwrap();
     assert_eq!(volume.lineage().0, [(Epoch(1), Seq(1))]);
 }

@@ -2,6 +2,9 @@
 //!
 //! A pipe costs two descriptors and kernel memory, and making one three system calls; so each
 //! thread keeps a few that were emptied.
+//!
+//! Hazard: unlike `send`, `splice` cannot ask for no `SIGPIPE`. Rust's runtime ignores that signal
+//! from the start; a program that restores it dies of a client that closes at the wrong moment.
 
 use std::cell::RefCell;
 use std::io;

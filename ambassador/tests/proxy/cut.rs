@@ -2,6 +2,7 @@ use std::io::ErrorKind::ConnectionReset;
 use std::time::Duration;
 
 use mainstay_ambassador::{Attested, Moment};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
 use super::rig::*;
@@ -36,6 +37,9 @@ async fn the_former_leader_s_side_is_reset_too() {
     says.send_replace(leads(1, service.local_addr().expect("bound")));
     let mut client = connect(door(&ambassador, "db")).await;
     let (mut served, _) = patiently("accepting", service.accept()).await.expect("forwarded");
+    // A cut before the proxy has seen the connection made would hold the client.
+    served.write_all(b"hi").await.expect("sent");
+    expect(&mut client, "hi").await;
     says.send_modify(|state| state.leader = None);
     assert_eq!(failure(&mut client).await, ConnectionReset);
     assert_eq!(failure(&mut served).await, ConnectionReset);

@@ -68,7 +68,11 @@ async fn a_reset_is_passed_on_as_a_reset() {
     let service = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let (ambassador, _says) = to_leader(service.local_addr().expect("bound")).await;
     let mut client = connect(door(&ambassador, "db")).await;
-    let (served, _) = patiently("accepting", service.accept()).await.expect("forwarded");
+    let (mut served, _) = patiently("accepting", service.accept()).await.expect("forwarded");
+    // A reset before the proxy has seen the connection made would be a failed attempt, and tried
+    // again.
+    served.write_all(b"hi").await.expect("sent");
+    expect(&mut client, "hi").await;
     served.set_zero_linger().expect("a TCP socket");
     drop(served);
     assert_eq!(failure(&mut client).await, std::io::ErrorKind::ConnectionReset);
@@ -159,7 +163,7 @@ async fn unix_sockets_on_both_sides() {
     // What a killed predecessor left behind is replaced.
     drop(std::os::unix::net::UnixListener::bind(&front).expect("bound"));
     let ambassador = start(vec![config.clone()]);
-    let mut twice = config;
+    let mut twice = config.clone();
     twice.name = "again".into();
     Ambassador::start(settings(), vec![twice])
         .map(drop)
@@ -181,7 +185,15 @@ async fn unix_sockets_on_both_sides() {
     });
     assert_eq!(answered.await, b"ping");
     expect(&mut client, "pong").await;
-    ambassador.shutdown(PATIENCE).await;
+    drop(client);
+    // Removed and added again at once: what ends late must not take the new name away.
+    ambassador.reload(Vec::new()).expect("removed");
+    assert!(!front.exists(), "the socket's file outlives its route");
+    ambassador.reload(vec![config]).expect("added");
+    until("the old one's end", || ambassador.stats().routes.iter().all(|route| !route.retired))
+        .await;
+    patiently("connecting", UnixStream::connect(&front)).await.expect("connected");
+    ambassador.shutdown(Duration::ZERO).await; // nobody answers the last client
     assert!(!front.exists(), "the socket's file stays behind");
 }
 

@@ -129,7 +129,6 @@ async fn a_restart_loses_no_client() {
     let old = start(vec![config.clone()]);
     let at = door(&old, "db");
     config.listen = Address::Tcp(at);
-    // The key is what the configuration says; that of the first proxy said "any port".
     let stop = Arc::new(AtomicBool::new(false));
     let served = Arc::new(AtomicUsize::new(0));
     let clients: Vec<_> = (0..4)
@@ -147,8 +146,8 @@ async fn a_restart_loses_no_client() {
         .collect();
     until("traffic", || served.load(SeqCst) > 50).await;
     let mut inherited = Inherited::default();
-    for (_, socket) in old.listeners().expect("copies") {
-        inherited.add(Address::Tcp(at), socket);
+    for (listen, socket) in old.listeners().expect("copies") {
+        inherited.add(listen, socket);
     }
     let new = Ambassador::start_with(settings(), vec![config], inherited).expect("it takes over");
     let before = served.load(SeqCst);

@@ -75,10 +75,10 @@ pub enum LogError {
         /// The log's last one.
         head: Position,
     },
-    /// A record of an epoch that this replica has promised not to take any more.
+    /// A record from the leader of an epoch that this replica has promised away.
     #[error("epoch {offered} is over: nothing up to epoch {sealed} is taken any more")]
     Sealed {
-        /// The record's epoch.
+        /// The epoch of who handed it over.
         offered: Epoch,
         /// The newest epoch that is over.
         sealed: Epoch,

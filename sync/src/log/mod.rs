@@ -119,14 +119,28 @@ impl Log {
     /// Nothing was taken: [`LogError::OutOfOrder`], [`LogError::Sealed`], [`LogError::NoSpace`],
     /// [`LogError::TooLarge`], [`LogError::Wire`], [`LogError::Failed`].
     pub fn append(&self, record: &Record) -> Result<(), LogError> {
-        self.append_frame(Frame::encode(record))
+        self.append_by(record.head.epoch, record)
     }
 
-    /// As [`Log::append`], for a record that is encoded already.
+    /// As [`Log::append`], for a record that the leader of epoch `by` hands over: its own, or an
+    /// older one that this log lacks.
+    ///
+    /// A seal asks who hands a record over and not whose it is. The leader of a newer epoch was
+    /// elected on positions that were read behind the seals, so whatever its log holds is right,
+    /// also its oldest records; what a leader that was promised away hands over is not, also if
+    /// it is as old.
     ///
     /// # Errors
     /// As [`Log::append`].
-    pub fn append_frame(&self, frame: Frame) -> Result<(), LogError> {
+    pub fn append_by(&self, by: Epoch, record: &Record) -> Result<(), LogError> {
+        self.append_frame(by, Frame::encode(record))
+    }
+
+    /// As [`Log::append_by`], for a record that is encoded already.
+    ///
+    /// # Errors
+    /// As [`Log::append`].
+    pub fn append_frame(&self, by: Epoch, frame: Frame) -> Result<(), LogError> {
         let shared = self.shared();
         wire::check_record_size(&frame.bytes)?;
         let stride = frame_stride(frame.bytes.len());
@@ -138,7 +152,7 @@ impl Log {
         let body_crc = body_crc(&frame.bytes);
         let mut state = shared.lock();
         let segment = loop {
-            check_next(&state, frame.position())?;
+            check_next(&state, by, frame.position())?;
             if let Some(segment) = place(shared, &mut state, stride)? {
                 break segment;
             }
@@ -217,7 +231,7 @@ impl Log {
         shared.prepare.notify_all();
     }
 
-    /// Takes no record of epoch `through` or older any more, waits until what was appended is
+    /// Takes no record from a leader of epoch `through` or older any more, waits until what was appended is
     /// durable and the hooks have been told, and says where the log stands then.
     ///
     /// Nothing of those epochs is called durable after it returns, so the position may go into
@@ -265,12 +279,13 @@ impl Log {
 }
 
 /// Whether a record at `offered` may come next.
-fn check_next(state: &State, offered: Position) -> Result<(), LogError> {
+fn check_next(state: &State, by: Epoch, offered: Position) -> Result<(), LogError> {
     state.check_alive()?;
-    if offered.epoch <= state.sealed {
-        return Err(LogError::Sealed { offered: offered.epoch, sealed: state.sealed });
+    if by <= state.sealed {
+        return Err(LogError::Sealed { offered: by, sealed: state.sealed });
     }
-    if offered.seq != state.head.seq.next() || offered.epoch < state.head.epoch {
+    let follows = offered.seq == state.head.seq.next() && offered.epoch >= state.head.epoch;
+    if !follows || offered.epoch > by {
         return Err(LogError::OutOfOrder { offered, head: state.head });
     }
     Ok(())

@@ -255,6 +255,21 @@ fn a_sealed_log_takes_no_older_epoch() {
 }
 
 #[test]
+fn a_sealed_log_takes_the_older_records_that_a_newer_leader_hands_over() {
+    let dir = TempDir::new().unwrap();
+    let log = open(dir.path());
+    append(&log, 2, 1..=10);
+    log.seal(Epoch(3)).unwrap();
+    let from_the_old = log.append_by(Epoch(3), &record(2, 11, 5));
+    assert!(matches!(from_the_old, Err(LogError::Sealed { .. })));
+    log.append_by(Epoch(4), &record(2, 11, 5)).unwrap();
+    let from_the_future = log.append_by(Epoch(4), &record(5, 12, 5));
+    assert!(matches!(from_the_future, Err(LogError::OutOfOrder { .. })));
+    log.append_by(Epoch(4), &record(4, 12, 5)).unwrap();
+    assert_eq!(log.wait_durable(Seq(12)).unwrap(), at(4, 12));
+}
+
+#[test]
 fn a_stop_wakes_a_waiting_reader() {
     let dir = TempDir::new().unwrap();
     let log = open(dir.path());

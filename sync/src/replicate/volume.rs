@@ -122,8 +122,8 @@ impl Sink for Volume {
         })
     }
 
-    fn receive(&self, _epoch: Epoch, record: &Record) -> Result<(), SinkError> {
-        Volume::receive(self, record).map_err(refused("take a record"))
+    fn receive(&self, epoch: Epoch, record: &Record) -> Result<(), SinkError> {
+        Volume::receive(self, epoch, record).map_err(refused("take a record"))
     }
 
     fn truncate_after(&self, after: Position) -> Result<(), SinkError> {

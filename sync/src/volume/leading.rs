@@ -120,7 +120,7 @@ impl Journal for Leadership {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         let seq = next.ok_or(Refused::Deposed)?;
         let record = Record { head: Head { epoch: self.epoch, seq, at, changes }, payload };
-        self.running.append(&record).map_err(refused)?;
+        self.running.append(self.epoch, &record).map_err(refused)?;
         *next = Some(seq.next());
         Ok(seq)
     }

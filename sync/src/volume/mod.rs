@@ -13,7 +13,6 @@ mod aside;
 mod builder;
 mod checkpointer;
 mod directory;
-mod ends;
 mod error;
 mod leading;
 mod options;
@@ -233,13 +232,13 @@ impl Volume {
         self.running().objects.clone()
     }
 
-    /// Takes a record from the leader: into the log, and from there, once durable, to the
+    /// Takes a record from the leader of epoch `by`, its own or an older one: into the log, and from there, once durable, to the
     /// objects. One caller at a time. Does not wait for a disk; see [`Volume::ready`].
     ///
     /// # Errors
-    /// It is not the next record, is of an epoch that was promised away, is malformed, or the log
+    /// It is not the next record, `by` was promised away, it is malformed, or the log
     /// takes no more. Nothing was taken.
-    pub fn receive(&self, record: &Record) -> Result<(), VolumeError> {
+    pub fn receive(&self, by: Epoch, record: &Record) -> Result<(), VolumeError> {
         sound::record(record).map_err(VolumeError::Unsound)?;
         let running = self.running();
         if running.leads() {
@@ -254,7 +253,7 @@ impl Volume {
         if theirs == ours && starts {
             return Err(VolumeError::Unsound(format!("epoch {theirs} starts a second time")));
         }
-        running.append(record)
+        running.append(by, record)
     }
 
     /// Whether `bytes` more may come without letting the unapplied run away; as

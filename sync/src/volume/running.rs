@@ -188,13 +188,14 @@ impl Running {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a record into the log, and counts it. One caller at a time.
-    pub(super) fn append(&self, record: &Record) -> Result<(), VolumeError> {
+    /// Puts a record that the leader of `by` made or hands over into the log, and counts it. One
+    /// caller at a time.
+    pub(super) fn append(&self, by: Epoch, record: &Record) -> Result<(), VolumeError> {
         self.progress.check()?;
         // Counted first, as it may be applied before we are back.
         let bytes = bytes_of(record);
         self.progress.appended(bytes);
-        if let Err(error) = self.log.append(record) {
+        if let Err(error) = self.log.append_by(by, record) {
             self.progress.take_back(bytes);
             return Err(error.into());
         }

@@ -94,7 +94,7 @@ pub fn stream(leader: &Volume, follower: &Volume, through: Seq) {
     let stop = Stop::new(&log);
     while follower.head().seq < through {
         for frame in reader.next_blocking(UpTo::Durable, 1 << 20, &stop).unwrap() {
-            follower.receive(&frame.record()).unwrap();
+            follower.receive(frame.head.epoch, &frame.record()).unwrap();
         }
     }
 }
