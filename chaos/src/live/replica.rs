@@ -156,8 +156,11 @@ listen = "127.0.0.1:{api_port}"
     /// # Errors
     /// It could not be run, or failed.
     pub fn ask(&self, arguments: &[&str]) -> Result<String> {
-        let output =
-            Command::new(&self.binary).args(arguments).arg("--config").arg(self.config()).output()?;
+        let output = Command::new(&self.binary)
+            .args(arguments)
+            .arg("--config")
+            .arg(self.config())
+            .output()?;
         let said = String::from_utf8_lossy(&output.stderr);
         anyhow::ensure!(output.status.success(), "{arguments:?} of {}: {said}", self.node);
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
