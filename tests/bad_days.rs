@@ -14,13 +14,16 @@ use support::{binary, can_run};
 
 /// Runs the daemon until it ends by itself; it must within a minute.
 fn run_to_end(config: &Path) -> Output {
-    Command::new("timeout")
+    let output = Command::new("timeout")
         .args(["--kill-after=5", "60"])
         .arg(binary())
         .args(["run", "--config"])
         .arg(config)
         .output()
-        .expect("timeout(1) runs")
+        .expect("timeout(1) runs");
+    let code = output.status.code();
+    assert!(!matches!(code, Some(124 | 137)), "it goes on running: {}", said(&output));
+    output
 }
 
 fn said(output: &Output) -> String {

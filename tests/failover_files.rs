@@ -3,48 +3,20 @@
 
 mod support;
 
-use std::path::Path;
 use std::time::Duration;
 
 use mainstay_chaos::live::cluster::Plan;
 use mainstay_chaos::live::{Cluster, Service};
 use mainstay_chaos::workload::churn::Churn;
-use mainstay_chaos::workload::tree::Tree;
-use support::{binary, can_run};
+use support::{assert_equal, binary, can_run, read};
+
+/// Of every kind that a volume takes.
+const OPERATIONS: usize = 10_000;
 
 async fn start() -> Cluster {
     let mut plan = Plan::new(binary(), Service::Files);
     plan.ttl = "3s".to_owned();
     Cluster::start(&plan).await.unwrap_or_else(|error| panic!("{error:#}"))
-}
-
-/// Waits until all are equal by their own account, stops everything, and compares plain files.
-async fn assert_equal(cluster: &mut Cluster) -> Tree {
-    cluster.quiet().await.unwrap_or_else(|error| panic!("{error:#}"));
-    // Followers first: a leader that stops hands over, and its successor would write.
-    let leader = cluster.leader().await.expect("a leader").node.clone();
-    let mut nodes: Vec<_> = cluster.replicas.iter().map(|replica| replica.node.clone()).collect();
-    nodes.sort_by_key(|node| *node == leader);
-    for node in &nodes {
-        cluster.node(node).expect("a node").kill();
-    }
-    let mut trees = Vec::new();
-    for node in &nodes {
-        let target = cluster.folder().join(format!("export-{node}"));
-        let _ = std::fs::remove_dir_all(&target);
-        cluster.node(node).expect("a node").export(&target).unwrap_or_else(|error| {
-            panic!("{error:#}");
-        });
-        trees.push((node.clone(), read(&target)));
-    }
-    for (node, tree) in &trees[1..] {
-        assert_eq!(trees[0].1.difference(tree), None, "{} and {node} differ", trees[0].0);
-    }
-    trees.swap_remove(0).1
-}
-
-fn read(path: &Path) -> Tree {
-    Tree::read(path).unwrap_or_else(|error| panic!("{error:#}"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -54,13 +26,16 @@ async fn exports_of_all_replicas_equal_the_mount_after_churn() {
     }
     let mut cluster = start().await;
     let mount = cluster.leader().await.expect("a leader").mount();
-    let mut churn = Churn::new(7);
-    churn.run(&mount, 1_500).expect("churn");
+    let plain = tempfile::tempdir().expect("a plain directory");
+    Churn::new(7).run(&mount, OPERATIONS).expect("churn on the mount");
+    Churn::new(7).run(plain.path(), OPERATIONS).expect("the same churn on a plain directory");
     cluster.quiet().await.unwrap_or_else(|error| panic!("{error:#}"));
     let mounted = read(&mount);
     let exported = assert_equal(&mut cluster).await;
     assert_eq!(mounted.difference(&exported), None, "the mount and its export differ");
-    assert!(exported.len() > 20, "the churn left {} files", exported.len());
+    let (here, there) = (read(plain.path()).without_times(), exported.without_times());
+    assert_eq!(here.difference(&there), None, "a plain directory and the export differ");
+    assert!(there.len() > 200, "the churn left {} files", there.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,6 +7,7 @@ use mainstay_election::coordinator::Coordinator;
 use mainstay_election::machine::{Directive, Identity, Settings};
 use mainstay_election::runner::{Runner, RunnerHandle};
 use mainstay_election::values;
+use mainstay_sync::capture::check_mountpoint;
 use mainstay_sync::transport::{Endpoint, EndpointOptions, Peer, Secret};
 use mainstay_sync::volume::{RootOwner, Volume, VolumeOptions};
 use rustix::process::{getegid, geteuid};
@@ -40,6 +41,8 @@ pub async fn run(config: RunConfig) -> Result<(), ReplicaError> {
     let fencer = Fencer::start(std::path::Path::new("/proc/self/exe"))?;
     let secret: Secret = config.secret.expose().parse()?;
     let volume = open_volume(&config).await?;
+    // After the volume is locked: the live mount of a daemon with the same one is named by that.
+    check_mountpoint(&config.mount)?;
     let coordinator = config.cluster.connect().await?;
     let peer = Peer { service: config.cluster.service.clone(), node: config.node.to_string() };
     let endpoint = Endpoint::bind(config.peer.listen, &secret, peer, &EndpointOptions::default())?;

@@ -191,6 +191,30 @@ fn records_that_were_never_applied_are_cut_and_kept() {
     assert_eq!(volume.lineage().0, [(Epoch(1), Seq(1)), (Epoch(2), next)]);
 }
 
+/// What the process before applied is in the objects, whether it was applied again yet or not.
+#[test]
+fn a_tail_that_an_earlier_process_applied_is_not_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let volume = Volume::open(dir.path(), options()).unwrap();
+    volume.found(CLUSTER).unwrap();
+    let leading = volume.lead(Epoch(1), "a").unwrap();
+    let mut writer = Writer::new(&leading, Epoch(1), 1);
+    let ancestor = volume.checkpoint().unwrap();
+    let id = writer.create(Kind::File);
+    // So much that it is not applied again by the time the volume is open.
+    for part in 0..40 {
+        writer.write(id, part << 19, &vec![7; 1 << 19]);
+    }
+    let head = volume.head();
+    volume.wait_applied(head.seq).unwrap();
+    drop((writer, leading, volume));
+    let volume = Volume::open(dir.path(), options()).unwrap();
+    assert_eq!(volume.touched(), head.seq);
+    let refused = volume.truncate_after(ancestor).unwrap_err();
+    assert!(matches!(refused, VolumeError::Applied { .. }), "{refused}");
+    assert_eq!(volume.head(), head);
+}
+
 #[test]
 fn a_tail_that_was_applied_is_not_cut() {
     let dir = tempfile::tempdir().unwrap();

@@ -4,6 +4,10 @@
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
+use mainstay_chaos::live::cluster::Plan;
+use mainstay_chaos::live::{Cluster, PATIENCE};
+use mainstay_chaos::workload::tree::Tree;
+
 /// The built daemon.
 pub fn binary() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_mainstay"))
@@ -31,6 +35,56 @@ pub fn has(name: &str, program: &str) -> bool {
         skip(name, &format!("no {program}"));
     }
     found
+}
+
+/// A running cluster that node `a` leads, since it was there before the others.
+pub async fn led_by_a(plan: &Plan, prepare: impl FnOnce(&mut Cluster)) -> Cluster {
+    let mut cluster = Cluster::create(plan).await.unwrap_or_else(|error| panic!("{error:#}"));
+    prepare(&mut cluster);
+    cluster.replicas[0].start().expect("the daemon starts");
+    cluster.serving().await.unwrap_or_else(|error| panic!("{error:#}"));
+    for replica in &mut cluster.replicas[1..] {
+        replica.start().expect("the daemon starts");
+    }
+    cluster.quiet().await.unwrap_or_else(|error| panic!("{error:#}"));
+    cluster
+}
+
+/// Does `work` on a thread that may get stuck in a mount; that is then a failure, and the
+/// cluster's end frees the thread.
+pub async fn bounded<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let task = tokio::time::timeout(PATIENCE, tokio::task::spawn_blocking(work));
+    task.await.expect("stuck in the mount").expect("no panic")
+}
+
+/// Waits until all are equal by their own account, stops everything, and compares plain files.
+pub async fn assert_equal(cluster: &mut Cluster) -> Tree {
+    cluster.quiet().await.unwrap_or_else(|error| panic!("{error:#}"));
+    // Followers first: a leader that stops hands over, and its successor would write.
+    let leader = cluster.leader().await.expect("a leader").node.clone();
+    let mut nodes: Vec<_> = cluster.replicas.iter().map(|replica| replica.node.clone()).collect();
+    nodes.sort_by_key(|node| *node == leader);
+    for node in &nodes {
+        cluster.node(node).expect("a node").kill();
+    }
+    let mut trees = Vec::new();
+    for node in &nodes {
+        let target = cluster.folder().join(format!("export-{node}"));
+        let _ = std::fs::remove_dir_all(&target);
+        cluster.node(node).expect("a node").export(&target).unwrap_or_else(|error| {
+            panic!("{error:#}");
+        });
+        trees.push((node.clone(), read(&target)));
+    }
+    for (node, tree) in &trees[1..] {
+        assert_eq!(trees[0].1.difference(tree), None, "{} and {node} differ", trees[0].0);
+    }
+    trees.swap_remove(0).1
+}
+
+/// Everything below `path`.
+pub fn read(path: &Path) -> Tree {
+    Tree::read(path).unwrap_or_else(|error| panic!("{error:#}"))
 }
 
 fn skip(name: &str, reason: &str) {

@@ -1,4 +1,4 @@
-//! Forwarding over real sockets, a pair at a time.
+//! One forwarded connection, on socket pairs.
 
 use std::future::poll_fn;
 use std::time::Duration;

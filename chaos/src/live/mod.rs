@@ -4,6 +4,7 @@
 //! a test panics.
 
 pub mod cluster;
+mod disk;
 pub mod etcd;
 pub mod ports;
 pub mod process;

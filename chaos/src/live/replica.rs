@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
+use super::disk::SmallDisk;
 use super::process::{Process, unmount};
 use super::service::Service;
 
@@ -22,6 +23,7 @@ pub struct Replica {
     pub api_port: u16,
     binary: PathBuf,
     process: Option<Process>,
+    disk: Option<SmallDisk>,
 }
 
 /// What all nodes of a cluster share.
@@ -75,6 +77,7 @@ listen = "127.0.0.1:{api_port}"
             api_port,
             binary: shared.binary.clone(),
             process: None,
+            disk: None,
         })
     }
 
@@ -133,6 +136,34 @@ listen = "127.0.0.1:{api_port}"
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
             _ => Ok(()),
         }
+    }
+
+    /// Gives the state directory a disk of its own, of this size, before the first start; again:
+    /// changes the size.
+    ///
+    /// # Errors
+    /// It cannot be mounted.
+    pub fn limit_disk(&mut self, mib: u64) -> Result<()> {
+        match &self.disk {
+            Some(disk) => disk.resize(mib)?,
+            None => self.disk = Some(SmallDisk::mount(&self.state(), mib)?),
+        }
+        Ok(())
+    }
+
+    /// What `mainstay` says to these arguments and this node's configuration.
+    ///
+    /// # Errors
+    /// It could not be run, or failed.
+    pub fn ask(&self, arguments: &[&str]) -> Result<String> {
+        let output = Command::new(&self.binary)
+            .args(arguments)
+            .arg("--config")
+            .arg(self.config())
+            .output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        anyhow::ensure!(output.status.success(), "{arguments:?} of {}: {said}", self.node);
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     /// Its configuration file.

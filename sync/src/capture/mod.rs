@@ -79,6 +79,15 @@ pub enum MountError {
     Session { mountpoint: PathBuf, source: io::Error },
 }
 
+/// Whether a mount at `point` would be refused, to be known long before one is needed. Makes the
+/// directory if it is not there, and clears a dead mount of an earlier daemon away.
+///
+/// # Errors
+/// It would be, for this reason.
+pub fn check_mountpoint(point: &Path) -> Result<(), MountError> {
+    mountpoint::prepare(point).map(drop)
+}
+
 /// How to mount.
 #[derive(Clone, Debug)]
 pub struct MountOptions {

@@ -30,7 +30,7 @@ pub struct Standing {
     pub head: Position,
     /// Its last durable record.
     pub durable: Position,
-    /// The last op whose outcome its objects hold.
+    /// Beyond this no op has left a trace in its objects.
     pub applied: Seq,
     /// An earlier copy did not end: its volume is at no position at all.
     pub building: bool,

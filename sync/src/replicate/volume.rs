@@ -84,7 +84,7 @@ impl Sink for Volume {
             lineage: Volume::lineage(self),
             head: Volume::head(self),
             durable: Volume::durable(self),
-            applied: Volume::applied(self),
+            applied: self.touched(),
             building: self.building(),
             promised: Volume::promised(self),
         }

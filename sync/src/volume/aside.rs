@@ -88,7 +88,7 @@ fn cut(
 }
 
 fn refuse_applied(running: &Running, ancestor: Position) -> Result<(), VolumeError> {
-    match running.progress.applied() {
+    match running.touched() {
         applied if applied > ancestor.seq => Err(VolumeError::Applied { applied, ancestor }),
         _ => Ok(()),
     }

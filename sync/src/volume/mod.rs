@@ -164,6 +164,13 @@ impl Volume {
         self.running().progress.applied()
     }
 
+    /// Beyond this no op has left a trace in the objects; at least what is
+    /// [applied](Volume::applied). A tail up to here cannot just be cut off the log.
+    #[must_use]
+    pub fn touched(&self) -> Seq {
+        self.running().touched()
+    }
+
     /// Blocks until the objects hold `seq`.
     ///
     /// # Errors

@@ -19,7 +19,7 @@ use crate::commit::Commit;
 use crate::journal::{Refused, Waiter};
 use crate::log::{Log, LogError, Stop, UpTo};
 use crate::op::{Change, Record};
-use crate::position::{Epoch, Lineage};
+use crate::position::{Epoch, Lineage, Seq};
 use crate::store::index::{self, Checkpoint, Index};
 use crate::store::live::Live;
 use crate::store::objects::ObjectFiles;
@@ -45,6 +45,9 @@ pub(super) struct Running {
     /// The log's, up to its head, while the index and `live` have theirs.
     lineage: Mutex<Lineage>,
     leads: AtomicBool,
+    /// What was in the log when it was opened: whoever had it open before may have applied any of
+    /// it since the checkpoint.
+    recovered: Seq,
     gate: Mutex<Gate>,
     opened: Condvar,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -68,6 +71,7 @@ struct Parts {
     index: Index,
     live: Live,
     lineage: Lineage,
+    recovered: Seq,
 }
 
 impl Running {
@@ -93,7 +97,9 @@ impl Running {
         let told = Arc::clone(commit);
         told.local_durable(log.durable().seq);
         log.on_durable(Box::new(move |durable| told.local_durable(durable.seq)));
-        Running::start(Parts { log, objects, index, live, lineage }, directory, options, commit)
+        let recovered = log.head().seq;
+        let parts = Parts { log, objects, index, live, lineage, recovered };
+        Running::start(parts, directory, options, commit)
     }
 
     /// Goes on with the log of a stopped one, from the checkpoint.
@@ -101,7 +107,8 @@ impl Running {
         let index = Index::open(&stopped.index_path)?;
         let live = Live::new(index.reader()?)?;
         let (log, objects) = (stopped.log.clone(), Arc::clone(&stopped.objects));
-        let parts = Parts { log, objects, index, live, lineage: stopped.lineage() };
+        let (lineage, recovered) = (stopped.lineage(), stopped.touched());
+        let parts = Parts { log, objects, index, live, lineage, recovered };
         Running::start(parts, &stopped.directory, &stopped.options, &stopped.commit)
     }
 
@@ -111,7 +118,7 @@ impl Running {
         options: &VolumeOptions,
         commit: &Arc<Commit>,
     ) -> Result<Arc<Running>, VolumeError> {
-        let Parts { log, objects, index, live, lineage } = parts;
+        let Parts { log, objects, index, live, lineage, recovered } = parts;
         let applied = live.at.position.seq;
         let holds = live.at.building;
         let running = Arc::new(Running {
@@ -124,6 +131,7 @@ impl Running {
             ledger: Mutex::new(Ledger::new(index)?),
             lineage: Mutex::new(lineage),
             leads: AtomicBool::new(false),
+            recovered,
             gate: Mutex::new(Gate { holds, ..Gate::default() }),
             opened: Condvar::new(),
             threads: Mutex::new(Vec::new()),
@@ -166,6 +174,12 @@ impl Running {
 
     pub(super) fn set_lineage(&self, lineage: Lineage) {
         *self.lineage.lock().unwrap_or_else(PoisonError::into_inner) = lineage;
+    }
+
+    /// Beyond this no op has left a trace in the objects. After a restart that is more than what
+    /// is applied again so far: the objects still have what the process before applied.
+    pub(super) fn touched(&self) -> Seq {
+        self.progress.applied().max(self.recovered)
     }
 
     pub(super) fn building(&self) -> bool {
