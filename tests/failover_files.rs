@@ -10,6 +10,9 @@ use mainstay_chaos::live::{Cluster, Service};
 use mainstay_chaos::workload::churn::Churn;
 use support::{assert_equal, binary, can_run, read};
 
+/// Of every kind that a volume takes.
+const OPERATIONS: usize = 10_000;
+
 async fn start() -> Cluster {
     let mut plan = Plan::new(binary(), Service::Files);
     plan.ttl = "3s".to_owned();
@@ -23,13 +26,16 @@ async fn exports_of_all_replicas_equal_the_mount_after_churn() {
     }
     let mut cluster = start().await;
     let mount = cluster.leader().await.expect("a leader").mount();
-    let mut churn = Churn::new(7);
-    churn.run(&mount, 1_500).expect("churn");
+    let plain = tempfile::tempdir().expect("a plain directory");
+    Churn::new(7).run(&mount, OPERATIONS).expect("churn on the mount");
+    Churn::new(7).run(plain.path(), OPERATIONS).expect("the same churn on a plain directory");
     cluster.quiet().await.unwrap_or_else(|error| panic!("{error:#}"));
     let mounted = read(&mount);
     let exported = assert_equal(&mut cluster).await;
     assert_eq!(mounted.difference(&exported), None, "the mount and its export differ");
-    assert!(exported.len() > 20, "the churn left {} files", exported.len());
+    let (here, there) = (read(plain.path()).without_times(), exported.without_times());
+    assert_eq!(here.difference(&there), None, "a plain directory and the export differ");
+    assert!(there.len() > 200, "the churn left {} files", there.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]

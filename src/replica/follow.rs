@@ -12,6 +12,8 @@ use tokio::sync::watch;
 use super::convert;
 use super::node::Node;
 
+/// A leader speaks more often than this, records or not.
+const SILENCE: Duration = Duration::from_secs(2);
 /// How often the lag is computed again while nothing else changes.
 const INTERVAL: Duration = Duration::from_millis(200);
 
@@ -76,8 +78,15 @@ async fn tell(node: &Node, status: &mut watch::Receiver<Status>) {
         node.board.set(|situation| {
             situation.state = describe(&now);
             let ops = head.saturating_sub(durable);
-            // What the leader knows better (bytes, age), status takes from the leader.
-            situation.lag = Lag { ops, ..Lag::default() };
+            // A leader that is silent may have written more than anybody here knows: then the lag
+            // is at least as old as its last word.
+            let silent = now.heard.map_or(Duration::ZERO, |heard| heard.elapsed());
+            let silent = silent.saturating_sub(SILENCE).as_millis();
+            let ms = now.behind_ms.max(u64::try_from(silent).unwrap_or(u64::MAX));
+            situation.lag = match ops {
+                0 if silent == 0 => Lag::default(),
+                ops => Lag { ops, bytes: now.behind_bytes, ms },
+            };
         });
         let changed = tokio::time::timeout(INTERVAL, status.changed()).await;
         if matches!(changed, Ok(Err(_))) {

@@ -258,10 +258,10 @@ impl<'a> Scope<'a> {
     /// Stops the service and waits until the followers have all that it wrote.
     async fn wind_down(&mut self) {
         service::stop(self).await;
-        if let Some(mount) = self.mount.clone() {
-            if let Ok(Err(why)) = self.blocking(move || unmount(&mount)).await {
-                tracing::warn!(%why, "the mount is aborted");
-            }
+        if let Some(mount) = self.mount.clone()
+            && let Ok(Err(why)) = self.blocking(move || unmount(&mount)).await
+        {
+            tracing::warn!(%why, "the mount is aborted");
         }
         let Some(followers) = self.followers.clone() else { return };
         let head = self.node.volume.head().seq;

@@ -1,7 +1,7 @@
 //! A directory tree as values, to hold one against another.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs;
 use std::io;
@@ -21,6 +21,7 @@ struct Node {
     nlink: u64,
     size: u64,
     mtime: (i64, i64),
+    xattrs: BTreeMap<OsString, Vec<u8>>,
     content: Content,
 }
 
@@ -42,8 +43,8 @@ impl fmt::Debug for Node {
         };
         write!(
             f,
-            "{kind} mode {:o} owner {}:{} links {} size {} mtime {:?} content {sum:x}",
-            self.mode, self.uid, self.gid, self.nlink, self.size, self.mtime
+            "{kind} mode {:o} owner {}:{} links {} size {} mtime {:?} xattrs {:?} content {sum:x}",
+            self.mode, self.uid, self.gid, self.nlink, self.size, self.mtime, self.xattrs
         )
     }
 }
@@ -53,6 +54,22 @@ fn checksum(bytes: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     bytes.hash(&mut hasher);
     hasher.finish()
+}
+
+/// The extended attributes that users may set.
+fn xattrs(path: &Path) -> io::Result<BTreeMap<OsString, Vec<u8>>> {
+    let mut names = vec![0; 4096];
+    let length = rustix::fs::llistxattr(path, &mut names[..])?;
+    names.truncate(length);
+    let mut found = BTreeMap::new();
+    for name in names.split(|byte| *byte == 0).filter(|name| name.starts_with(b"user.")) {
+        let name = OsStr::from_bytes(name);
+        let mut value = vec![0; 4096];
+        let length = rustix::fs::lgetxattr(path, name, &mut value[..])?;
+        value.truncate(length);
+        found.insert(name.to_owned(), value);
+    }
+    Ok(found)
 }
 
 impl Tree {
@@ -90,11 +107,21 @@ impl Tree {
                     nlink: if is_directory { 0 } else { metadata.nlink() },
                     size: if is_directory { 0 } else { metadata.size() },
                     mtime: (metadata.mtime(), metadata.mtime_nsec()),
+                    xattrs: xattrs(&full)?,
                     content,
                 },
             );
         }
         Ok(Tree(nodes))
+    }
+
+    /// The same tree without times, to hold it against one that was made at another moment.
+    #[must_use]
+    pub fn without_times(mut self) -> Tree {
+        for node in self.0.values_mut() {
+            node.mtime = (0, 0);
+        }
+        self
     }
 
     /// The first path at which two trees differ, with what each holds there.

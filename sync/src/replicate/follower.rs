@@ -84,6 +84,10 @@ pub struct Status {
     pub leader_head: Seq,
     /// Its last committed record, as last heard.
     pub leader_committed: Seq,
+    /// About how many bytes of its log the leader does not know to be durable here, as last heard.
+    pub behind_bytes: u64,
+    /// How old the oldest of those is, as last heard.
+    pub behind_ms: u64,
     /// By how much the leader's clock is ahead of ours (negative: behind), give or take half a
     /// round trip.
     pub leader_clock_ahead_ms: Option<i64>,

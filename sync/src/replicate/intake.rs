@@ -250,10 +250,12 @@ impl Intake<'_> {
     }
 
     fn heard(&self, beat: &Beat) {
-        let Beat { head, committed, at } = *beat;
+        let Beat { head, committed, behind_bytes, behind_ms, at } = *beat;
         let change = |status: &mut super::Status| {
             status.leader_head = head;
             status.leader_committed = committed;
+            status.behind_bytes = behind_bytes;
+            status.behind_ms = behind_ms;
         };
         heard(self.following, self.link, change, at);
     }

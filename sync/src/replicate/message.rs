@@ -107,6 +107,10 @@ pub struct Beat {
     pub head: Seq,
     /// Its last committed one.
     pub committed: Seq,
+    /// About how many bytes of its records it does not know to be durable at the follower.
+    pub behind_bytes: u64,
+    /// How old the oldest of those is.
+    pub behind_ms: u64,
     /// Its clock.
     pub at: Time,
 }

@@ -159,7 +159,7 @@ async fn send_records(
             tokio::select! {
                 frames = &mut next => break frames?,
                 _ = beats.tick() => {
-                    committed_told = Some(queue_beat(shared, &mut sending)?);
+                    committed_told = Some(queue_beat(shared, &mut sending, seat)?);
                     sending.flush().await?;
                 }
             }
@@ -171,15 +171,17 @@ async fn send_records(
             sending.queue(FrameKind::Record, frame.bytes)?;
         }
         if committed_told != Some(shared.source.committed()) {
-            committed_told = Some(queue_beat(shared, &mut sending)?);
+            committed_told = Some(queue_beat(shared, &mut sending, seat)?);
         }
         sending.flush().await?;
     }
 }
 
-fn queue_beat(shared: &Shared, sending: &mut Sending) -> Result<Seq, End> {
+fn queue_beat(shared: &Shared, sending: &mut Sending, seat: &Seat) -> Result<Seq, End> {
     let (head, committed) = (shared.source.head().seq, shared.source.committed());
-    let beat = ToFollower::Beat(Beat { head, committed, at: clock::now() });
+    let (behind_bytes, behind_ms) = seat.behind(&*shared.source);
+    let beat = Beat { head, committed, behind_bytes, behind_ms, at: clock::now() };
+    let beat = ToFollower::Beat(beat);
     sending.queue(FrameKind::Message, wire::encode_message(&beat).into())?;
     Ok(committed)
 }

@@ -164,10 +164,7 @@ impl Table {
                 sent: progress.sent,
                 rtt: progress.rtt,
                 lag_ops: head.0.saturating_sub(progress.durable.0),
-                lag_bytes: match progress.durable < head {
-                    true => source.bytes_after(progress.durable),
-                    false => 0,
-                },
+                lag_bytes: progress.lag_bytes(head, source),
                 lag_ms: progress.lag_ms(head, now, wall),
                 copy: progress.copy,
             }
@@ -200,6 +197,13 @@ impl Seat {
                 newest.0 = through;
             }
         }
+    }
+
+    /// Bytes and milliseconds that the follower is behind.
+    pub fn behind(&self, source: &dyn Source) -> (u64, u64) {
+        let (now, wall, head) = (Instant::now(), clock::now(), source.head().seq);
+        let progress = lock(&self.progress);
+        (progress.lag_bytes(head, source), progress.lag_ms(head, now, wall))
     }
 
     /// The last record handed to the link.
@@ -240,6 +244,10 @@ impl Seat {
 }
 
 impl Progress {
+    fn lag_bytes(&self, head: Seq, source: &dyn Source) -> u64 {
+        if self.durable < head { source.bytes_after(self.durable) } else { 0 }
+    }
+
     fn lag_ms(&self, head: Seq, now: Instant, wall: Time) -> u64 {
         if self.durable >= head {
             return 0;
