@@ -2,8 +2,8 @@
 
 mod support;
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
 
 use mainstay_chaos::live::cluster::Plan;
@@ -11,9 +11,10 @@ use mainstay_chaos::live::process::tree;
 use mainstay_chaos::live::{Cluster, PATIENCE, Service, until};
 use mainstay_chaos::workload::Client;
 use rustix::process::{Pid, Signal, kill_process};
-use support::{assert_equal, binary, bounded, can_run, led_by_a};
+use support::{assert_equal, binary, can_run, led_by_a};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
 
 fn plan(service: Service) -> Plan {
     let mut plan = Plan::new(binary(), service);
@@ -42,6 +43,24 @@ fn send(pid: i32, signal: Signal) {
     let _ = kill_process(Pid::from_raw(pid).expect("a pid"), signal);
 }
 
+/// A process that has opened `path` and writes to it when it is told to; it succeeds if the write
+/// does. Not a thread of this process: to start another one closes its files' copies, and in the
+/// mount of a stopped daemon that takes for ever.
+async fn writer(path: &Path) -> Child {
+    let script = format!("exec 3>{} && echo open && read go && echo late >&3", path.display());
+    let mut child = Command::new("bash")
+        .args(["-c", &script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("bash runs");
+    let mut said = [0; 5];
+    child.stdout.as_mut().expect("a pipe").read_exact(&mut said).await.expect("a word");
+    assert_eq!(&said, b"open\n");
+    child
+}
+
 /// The leader's fencer, among its daemon's children.
 fn fencer_of(daemon: i32) -> i32 {
     let is_fencer = |pid: &i32| {
@@ -63,27 +82,29 @@ async fn a_mount_answers_nothing_after_the_lease() {
     if !can_run("a_mount_answers_nothing_after_the_lease") {
         return;
     }
-    const WRITERS: usize = 8;
     let mut cluster = led_by_a(&plan(Service::Files), |_| ()).await;
     let before = cluster.serving().await.unwrap_or_else(|error| panic!("{error:#}")).epoch;
     let mount = cluster.replicas[0].mount();
-    let open = |index: usize| File::create(mount.join(index.to_string())).expect("a file");
-    let files: Vec<_> = (0..WRITERS).map(open).collect();
+    let mut writers = Vec::new();
+    for index in 0..8 {
+        writers.push(writer(&mount.join(index.to_string())).await);
+    }
     cluster.quiet().await.unwrap_or_else(|error| panic!("{error:#}"));
     let daemon = cluster.replicas[0].process().expect("it runs").pid();
     let fencer = fencer_of(daemon);
     freeze(fencer).await;
     freeze(daemon).await;
     // Each of these is on its way when the lease ends; not one may be told that it is done.
-    let late: Vec<_> = files
-        .into_iter()
-        .map(|file| tokio::spawn(bounded(move || file.write_all_at(b"late", 0))))
-        .collect();
+    for writer in &mut writers {
+        let go = writer.stdin.as_mut().expect("a pipe");
+        go.write_all(b"go\n").await.expect("it listens");
+    }
     another_leads(&cluster, before).await;
     send(daemon, Signal::CONT);
-    for outcome in late {
-        let outcome = outcome.await.expect("the mount is aborted");
-        assert!(outcome.is_err(), "a write was acknowledged after the lease");
+    for writer in writers {
+        let ended = tokio::time::timeout(PATIENCE, writer.wait_with_output()).await;
+        let output = ended.expect("the mount is aborted").expect("it ended");
+        assert!(!output.status.success(), "a write was acknowledged after the lease");
     }
     send(fencer, Signal::CONT);
     // The old leader may take part again, or have been killed by its fencer as it woke up.
