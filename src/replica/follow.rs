@@ -102,7 +102,8 @@ async fn tell(node: &Node, status: &mut watch::Receiver<Status>) {
         });
         let changed = tokio::time::timeout(INTERVAL, status.changed()).await;
         if matches!(changed, Ok(Err(_))) {
-            tracing::error!("the follower's task ended");
+            tracing::error!("the follower's task ended; it is started again");
+            tokio::time::sleep(Duration::from_secs(1)).await;
             return;
         }
     }

@@ -108,7 +108,12 @@ async fn play_roles(node: &Node) -> Result<(), ReplicaError> {
             Directive::Lead { epoch, cluster } => {
                 lead::lead(node, *epoch, *cluster, &mut directives).await?;
             }
-            Directive::Follow { .. } => follow::follow(node, &directive, &mut directives).await,
+            Directive::Follow { .. } => {
+                follow::follow(node, &directive, &mut directives).await;
+                // It ended because the directive was another one for a moment; by now it may be
+                // this very one again, and that is no reason to wait for yet another.
+                continue;
+            }
             Directive::Freeze(waiting) => node.board.say(waiting.to_string()),
             Directive::Blocked(blocked) => {
                 tracing::error!(%blocked, "blocked");
