@@ -33,7 +33,13 @@ async fn clients_that_reconnect_see_no_error_and_lose_nothing() {
         return;
     }
     let mut cluster = led_by_a(&Plan::new(binary(), Service::Postgres), |_| {}).await;
+    cluster.start_ambassador().expect("an ambassador");
     let port = cluster.port;
+    until("a connection", PATIENCE, Duration::from_millis(50), async || {
+        psql(port, "select 1").await
+    })
+    .await
+    .expect("a connection");
     psql(port, "create table kept (n int)").await.expect("a table");
     let script = cluster.folder().join("insert.sql");
     std::fs::write(&script, "insert into kept values (1);\n").expect("a script");

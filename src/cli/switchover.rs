@@ -31,12 +31,16 @@ pub(super) fn ask(
         let request = Request::Switchover { target, epoch, at: now() };
         put(coordinator, &view, SWITCHOVER, &request).await?;
         say(&format!("asked to hand leadership of epoch {epoch} to {to}\n"))?;
-        if wait { tell_steps(coordinator, epoch).await } else { Ok(()) }
+        if wait { tell_steps(coordinator, epoch, target.as_ref()).await } else { Ok(()) }
     })
 }
 
 /// Follows the hand-over of `epoch` to its end.
-async fn tell_steps(coordinator: &dyn Coordinator, epoch: Epoch) -> Result<(), Complaint> {
+async fn tell_steps(
+    coordinator: &dyn Coordinator,
+    epoch: Epoch,
+    target: Option<&NodeName>,
+) -> Result<(), Complaint> {
     let began = Instant::now();
     let (mut said, mut unready) = (String::new(), None);
     while began.elapsed() < PATIENCE {
@@ -49,6 +53,11 @@ async fn tell_steps(coordinator: &dyn Coordinator, epoch: Epoch) -> Result<(), C
             Some(leader) if ready && leader.value.epoch > epoch => {
                 let pause_ms = unready.map_or(0, |since| since.elapsed().as_millis());
                 let (node, epoch) = (&leader.value.node, leader.value.epoch);
+                if let Some(target) = target.filter(|target| *target != node) {
+                    let what = format!("{node} leads in epoch {epoch}, and not {target}");
+                    let fix = "see `mainstay status` for what became of it, and ask again";
+                    return Err(Complaint::failure(what).with_fix(fix));
+                }
                 return say(&format!(
                     "{node} leads in epoch {epoch}; clients waited for about {pause_ms} ms\n"
                 ));

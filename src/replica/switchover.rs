@@ -100,13 +100,19 @@ pub(super) async fn prepare(scope: &mut Scope<'_>, order: &Order) -> Result<(), 
         }
     }
     let head = scope.node.volume.head().seq;
+    // Heard since now: one that hangs may hold everything too, if the service wrote nothing.
+    let stopped = std::time::Instant::now();
     let there = async {
         loop {
             let followers = scope.followers.as_ref().map(|leader| leader.followers());
             let holds_all = followers.unwrap_or_default().iter().any(|follower| {
                 let meant =
                     order.target.as_ref().is_none_or(|target| target.as_str() == follower.node);
-                meant && follower.connected && follower.copy.is_none() && follower.durable >= head
+                meant
+                    && follower.connected
+                    && follower.copy.is_none()
+                    && follower.heard < stopped.elapsed()
+                    && follower.durable >= head
             });
             if holds_all {
                 return;
