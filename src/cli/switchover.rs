@@ -28,7 +28,7 @@ pub(super) fn ask(
         let epoch = check(&view, target.as_ref())
             .map_err(|refusal| Complaint::failure(refusal.what).with_fix(refusal.fix))?;
         let to = target.as_ref().map_or("the best follower", |target| target.as_str()).to_owned();
-        let request = Request::Switchover { target, epoch, at: now() };
+        let request = Request::Switchover { target: target.clone(), epoch, at: now() };
         put(coordinator, &view, SWITCHOVER, &request).await?;
         say(&format!("asked to hand leadership of epoch {epoch} to {to}\n"))?;
         if wait { tell_steps(coordinator, epoch, target.as_ref()).await } else { Ok(()) }
