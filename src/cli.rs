@@ -19,6 +19,7 @@ mod arguments;
 mod complaint;
 mod config_commands;
 mod observe;
+mod switchover;
 
 pub use actions::{Actions, Offline, QuarantineTask};
 pub use complaint::Complaint;
@@ -94,8 +95,8 @@ fn perform(command: Command, files: &Files, actions: &dyn Actions) -> Result<Exi
         Command::Status { json, watch } => {
             return observe::status(&files.document()?.cluster()?, json, watch);
         }
-        Command::Switchover { to } => {
-            say(&observe::switchover(&files.document()?.cluster()?, to)?)?;
+        Command::Switchover { to, no_wait } => {
+            switchover::ask(&files.document()?.cluster()?, to, !no_wait)?;
         }
         Command::Pause { reason } => {
             say(&observe::pause(&files.document()?.cluster()?, reason)?)?;

@@ -7,4 +7,5 @@ pub mod proxy;
 pub mod replica;
 pub mod status;
 pub mod supervise;
+pub mod switchover;
 pub mod telemetry;

@@ -330,6 +330,7 @@ fn warnings(facts: &Facts<'_>, replicas: &[ReplicaLine]) -> Vec<String> {
             Request::Pause { reason, .. } => format!("failover is paused: {reason}"),
             Request::Switchover { target: Some(to), .. } => format!("switchover to {to} is asked"),
             Request::Switchover { target: None, .. } => "a switchover is asked for".to_owned(),
+            Request::SwitchoverRefused { why, .. } => format!("the last switchover failed: {why}"),
             Request::Failover { target, .. } => format!("a forced failover to {target} is asked"),
         });
     }

@@ -365,6 +365,15 @@ pub enum Request {
         /// When it was asked for.
         at: UnixMs,
     },
+    /// What became of a switchover that did not happen, in its request's place: the leader goes
+    /// on. The next request replaces it.
+    #[serde(rename = "switchover-refused")]
+    SwitchoverRefused {
+        /// The epoch that was to be left, and goes on.
+        epoch: Epoch,
+        /// Why, and what to do about it.
+        why: String,
+    },
     /// No failover while this is present.
     Pause {
         /// For the next operator to read.

@@ -51,6 +51,9 @@ pub(super) enum Command {
         /// To this node; otherwise to the best
         #[arg(long, value_name = "NODE")]
         to: Option<String>,
+        /// Ask only; do not wait until it is done
+        #[arg(long)]
+        no_wait: bool,
     },
     /// Allow no failover until `resume`
     Pause {

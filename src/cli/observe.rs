@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mainstay_election::coordinator::{Coordinator, Outcome, Write};
-use mainstay_election::values::{Epoch, NodeName, Request, UnixMs, encode, keys};
+use mainstay_election::values::{Request, UnixMs, encode, keys};
 use mainstay_election::view::View;
 
 use super::complaint::Complaint;
@@ -18,7 +18,7 @@ const DOWN: u8 = 3;
 const WATCH_EVERY: Duration = Duration::from_secs(2);
 
 /// The names below `requests/`: one request of each kind at a time.
-const SWITCHOVER: &str = "switchover";
+pub(super) const SWITCHOVER: &str = "switchover";
 const PAUSE: &str = "pause";
 
 pub(super) fn status(
@@ -63,43 +63,6 @@ pub(super) fn status(
     })
 }
 
-pub(super) fn switchover(cluster: &ClusterConfig, to: Option<String>) -> Result<String, Complaint> {
-    let target = to.map(|name| name.parse::<NodeName>()).transpose();
-    let target = target.map_err(|bad| Complaint::misuse(bad.to_string()))?;
-    with_coordinator(cluster, async |coordinator| {
-        let view = view(coordinator).await?;
-        let epoch = check_switchover(&view, target.as_ref())?;
-        let said = match &target {
-            Some(target) => format!("asked to hand leadership to {target}"),
-            None => "asked to hand leadership to the best follower".to_owned(),
-        };
-        let request = Request::Switchover { target, epoch, at: now() };
-        put(coordinator, &view, SWITCHOVER, &request).await?;
-        Ok(format!("{said}; follow it with `mainstay status --watch`\n"))
-    })
-}
-
-/// Refuses what could not succeed, and says which epoch would end.
-fn check_switchover(view: &View, target: Option<&NodeName>) -> Result<Epoch, Complaint> {
-    let Some(leader) = &view.leader else {
-        return Err(Complaint::failure("nobody leads, so there is nothing to hand over")
-            .with_fix("see `mainstay status` for why nobody does"));
-    };
-    if let Some(target) = target {
-        if leader.value.node == *target {
-            return Err(
-                Complaint::failure(format!("{target} leads already")).with_fix("name another node")
-            );
-        }
-        if !view.replicas.contains_key(target.as_str()) {
-            let live: Vec<_> = view.replicas.keys().map(String::as_str).collect();
-            return Err(Complaint::failure(format!("{target} is not registered as a replica"))
-                .with_fix(format!("name one of those that are: {}", live.join(", "))));
-        }
-    }
-    Ok(leader.value.epoch)
-}
-
 pub(super) fn pause(cluster: &ClusterConfig, reason: String) -> Result<String, Complaint> {
     with_coordinator(cluster, async |coordinator| {
         let view = view(coordinator).await?;
@@ -117,7 +80,7 @@ pub(super) fn resume(cluster: &ClusterConfig) -> Result<String, Complaint> {
 }
 
 /// Writes a request, in the epoch that was looked at and in no other.
-async fn put(
+pub(super) async fn put(
     coordinator: &dyn Coordinator,
     view: &View,
     name: &str,
@@ -132,7 +95,7 @@ async fn put(
     }
 }
 
-async fn view(coordinator: &dyn Coordinator) -> Result<View, Complaint> {
+pub(super) async fn view(coordinator: &dyn Coordinator) -> Result<View, Complaint> {
     let contents = coordinator.read().await.map_err(unreachable)?;
     View::parse(&contents).map_err(|bad| {
         Complaint::failure(bad.to_string())
@@ -146,7 +109,7 @@ fn unreachable(error: mainstay_election::coordinator::CoordinatorError) -> Compl
         .with_fix("check that the address in `coordination` is right and reachable from here")
 }
 
-fn with_coordinator<T>(
+pub(super) fn with_coordinator<T>(
     cluster: &ClusterConfig,
     ask: impl AsyncFnOnce(&dyn Coordinator) -> Result<T, Complaint>,
 ) -> Result<T, Complaint> {
@@ -159,7 +122,7 @@ fn with_coordinator<T>(
     })
 }
 
-fn now() -> UnixMs {
+pub(super) fn now() -> UnixMs {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     UnixMs(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

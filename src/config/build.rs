@@ -51,6 +51,7 @@ impl Document {
                 nofailover: builder.defaulted(self.bool("tags.nofailover")),
                 priority: small(builder.defaulted(self.number("tags.priority"))),
             },
+            drain_timeout: builder.defaulted(self.duration("switchover.drain_timeout")),
             ambassador: if self.is_given("ambassador") { builder.ambassador() } else { None },
         };
         builder.check_directories(&config);

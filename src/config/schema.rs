@@ -184,6 +184,12 @@ pub const SCHEMA: &[Key] = &[
         Some("0"),
         "Among equals, the higher takes over.",
     ),
+    key(
+        "switchover.drain_timeout",
+        Kind::Duration { least_ms: 0, most_ms: 3_600_000 },
+        Some("5s"),
+        "How long clients may take to leave before a switchover stops the service.",
+    ),
     key("ambassador.listen", Kind::Listen, None, "Where clients reach this service's leader."),
     key("ambassador.hold.max", COUNT, Some("1000"), "Connections that wait for a leader at most."),
     key(

@@ -39,6 +39,8 @@ pub struct RunConfig {
     pub quarantine_bytes_max: u64,
     /// What the operator says of this replica.
     pub tags: Tags,
+    /// How long clients may take to leave before a planned hand-over stops the service.
+    pub drain_timeout: Duration,
     /// An ambassador beside the replica.
     pub ambassador: Option<AmbassadorConfig>,
 }

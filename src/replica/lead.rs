@@ -114,7 +114,7 @@ pub(super) struct Scope<'a> {
     pub node: &'a Node,
     pub epoch: Epoch,
     leading: Option<Leading>,
-    followers: Option<Arc<Leader>>,
+    pub followers: Option<Arc<Leader>>,
     pub mount: Option<Arc<Mount>>,
     pub service: Option<Service>,
     tasks: tokio::task::JoinSet<()>,

@@ -15,6 +15,7 @@ mod run;
 mod service;
 pub mod situation;
 mod stop;
+mod switchover;
 mod vows;
 
 pub use run::run;

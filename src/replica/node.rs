@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use mainstay_election::coordinator::Coordinator;
 use mainstay_election::machine::Settings;
 use mainstay_election::runner::{Observed, RunnerHandle};
 use mainstay_sync::replicate::Leader;
@@ -23,6 +24,8 @@ pub(super) struct Node {
     pub volume: Volume,
     pub endpoint: Endpoint,
     pub runner: Arc<RunnerHandle>,
+    /// For answering operators' requests; all else goes through the runner.
+    pub coordinator: Arc<dyn Coordinator>,
     pub observed: watch::Receiver<Observed>,
     pub board: Arc<Board>,
     /// The leadership's sessions, while there is one: for status.

@@ -52,9 +52,11 @@ pub async fn run(config: RunConfig) -> Result<(), ReplicaError> {
     let board = Arc::new(Board::new(config.process.address.clone()));
     let mut settings = Settings::for_ttl(config.cluster.ttl);
     settings.max_lag = config.max_lag;
-    let runner = Arc::new(take_part(coordinator, &config, &volume, &board, settings.clone()));
+    let runner =
+        Arc::new(take_part(Arc::clone(&coordinator), &config, &volume, &board, settings.clone()));
     let node = Node {
         observed: runner.view(),
+        coordinator,
         settings,
         volume,
         endpoint,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::ReplicaError;
 use super::lead::{End, Scope};
+use super::switchover;
 use crate::config::{ProcessConfig, ReadyProbe};
 use crate::supervise::fencer::boot_time;
 use crate::supervise::{Probe, Restart, Restarts, Service, Spec, signal_named};
@@ -37,7 +38,15 @@ pub(super) async fn run(scope: &mut Scope<'_>) -> End {
     );
     loop {
         let why = match run_once(scope, &process).await {
-            Ok(why) => why,
+            Ok(Run::Ended(why)) => why,
+            Ok(Run::Wanted(order)) => match switchover::prepare(scope, &order).await {
+                Ok(()) => return End::Resigned(order.to_string()),
+                Err(refusal) => {
+                    switchover::refuse(scope.node, &order, &refusal).await;
+                    // That the service ended was our doing.
+                    continue;
+                }
+            },
             Err(error) => error.to_string(),
         };
         scope.node.board.set(|situation| situation.ready = false);
@@ -59,8 +68,16 @@ pub(super) async fn run(scope: &mut Scope<'_>) -> End {
     }
 }
 
-/// One run, from start to end: says how it ended.
-async fn run_once(scope: &mut Scope<'_>, process: &ProcessConfig) -> Result<String, ReplicaError> {
+/// How one run came to its end.
+enum Run {
+    /// The service ended, in these words.
+    Ended(String),
+    /// It runs and is ready, and leadership is to be handed over.
+    Wanted(switchover::Order),
+}
+
+/// One run, from start to end.
+async fn run_once(scope: &mut Scope<'_>, process: &ProcessConfig) -> Result<Run, ReplicaError> {
     scope.node.board.say("starting the service");
     start(scope, spec(process)).await?;
     let Some(service) = &scope.service else { return Err(ReplicaError::Demoted) };
@@ -72,11 +89,14 @@ async fn run_once(scope: &mut Scope<'_>, process: &ProcessConfig) -> Result<Stri
                 situation.ready = true;
                 situation.state = "serving".to_owned();
             });
-            service.ended().await
+            tokio::select! {
+                exit = service.ended() => exit,
+                order = switchover::wanted(scope.node, scope.epoch) => return Ok(Run::Wanted(order)),
+            }
         }
     };
     scope.service = None;
-    Ok(exit.to_string())
+    Ok(Run::Ended(exit.to_string()))
 }
 
 fn spec(process: &ProcessConfig) -> Spec {

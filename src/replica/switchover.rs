@@ -1,0 +1,215 @@
+//! The leader's side of a planned hand-over: notice the request, let clients leave, stop the
+//! service, see that who is to lead holds everything. Then leadership is given up like at a stop.
+//!
+//! Hazard: from the moment that the service is stopped nobody is served. So each step is bounded,
+//! and until leadership is given up every failure leads back: the service is started again, in the
+//! same epoch, and the request is answered with the reason.
+
+use std::fmt;
+use std::time::Duration;
+
+use mainstay_election::coordinator::{Compare, Write};
+use mainstay_election::values::{Epoch, NodeName, Request, encode, keys};
+use tokio::time::{sleep, timeout};
+
+use super::lead::Scope;
+use super::node::Node;
+use super::service;
+use crate::switchover::{Refusal, check};
+
+const KEY: &str = "switchover";
+/// How long the successor may take to have everything after the service has stopped.
+const CATCH_UP: Duration = Duration::from_secs(5);
+/// What the ambassadors get for noticing that nobody is ready: a hold must begin before the stop.
+const NOTICE: Duration = Duration::from_millis(300);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// The coordinator did not take an answer; it is given again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// A request that is to be carried out.
+#[derive(Clone, Debug)]
+pub(super) struct Order {
+    target: Option<NodeName>,
+    epoch: Epoch,
+    /// The request as it stands, so that no later one is answered in its place.
+    raw: Vec<u8>,
+}
+
+impl fmt::Display for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.target {
+            Some(target) => write!(f, "switchover to {target}"),
+            None => f.write_str("switchover"),
+        }
+    }
+}
+
+/// Waits for a request that can be carried out. Answers those that cannot, and removes those of
+/// epochs that are over. Cancel-safe.
+pub(super) async fn wanted(node: &Node, ours: Epoch) -> Order {
+    let mut observed = node.observed.clone();
+    loop {
+        let view = observed.borrow_and_update().view.clone();
+        let request = view.as_ref().and_then(|view| view.requests.get(KEY));
+        if let (Some(view), Some(request)) = (&view, request) {
+            let raw = request.raw.clone();
+            match &request.value {
+                Request::Switchover { target, epoch, .. } if *epoch == ours => {
+                    let order = Order { target: target.clone(), epoch: ours, raw };
+                    match check(view, target.as_ref()) {
+                        Ok(_) => return order,
+                        Err(refusal) => refuse(node, &order, &refusal).await,
+                    }
+                }
+                Request::Switchover { epoch, .. } | Request::SwitchoverRefused { epoch, .. }
+                    if *epoch < ours =>
+                {
+                    answer(node, raw, Write::Delete(keys::request(KEY))).await;
+                }
+                _ => {}
+            }
+        }
+        if observed.changed().await.is_err() {
+            // The election's task has ended; the leadership is about to.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Stops the service in order and waits until a successor holds everything. On an error the
+/// service may have been stopped, and this leadership is to go on.
+pub(super) async fn prepare(scope: &mut Scope<'_>, order: &Order) -> Result<(), Refusal> {
+    tracing::info!(epoch = %scope.epoch, %order, "handing over");
+    scope.node.board.set(|situation| {
+        situation.ready = false;
+        situation.state = format!("{order}: letting clients leave");
+    });
+    drain(scope.node).await;
+    scope.node.board.say(format!("{order}: stopping the service"));
+    service::stop(scope).await;
+    scope.node.board.say(format!("{order}: waiting until its data is there"));
+    if let Some(mount) = scope.mount.clone() {
+        let written = scope.blocking(move || mount.barrier()).await;
+        let failed = match written {
+            Ok(Ok(_)) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(error) = failed {
+            return Err(Refusal::new(error, "see this node's messages"));
+        }
+    }
+    let head = scope.node.volume.head().seq;
+    // Heard since now: one that hangs may hold everything too, if the service wrote nothing.
+    let stopped = std::time::Instant::now();
+    let there = async {
+        loop {
+            let followers = scope.followers.as_ref().map(|leader| leader.followers());
+            let holds_all = followers.unwrap_or_default().iter().any(|follower| {
+                let meant =
+                    order.target.as_ref().is_none_or(|target| target.as_str() == follower.node);
+                meant
+                    && follower.connected
+                    && follower.copy.is_none()
+                    && follower.heard < stopped.elapsed()
+                    && follower.durable >= head
+            });
+            if holds_all {
+                return;
+            }
+            sleep(LOOK_EVERY).await;
+        }
+    };
+    timeout(CATCH_UP, there).await.map_err(|_| {
+        let who = order.target.as_ref().map_or("no follower", |target| target.as_str());
+        Refusal::new(
+            match order.target {
+                Some(_) => format!("{who} did not take everything within {CATCH_UP:?}"),
+                None => format!("{who} took everything within {CATCH_UP:?}"),
+            },
+            "see in `mainstay status` whether it is connected and how far it lags",
+        )
+    })
+}
+
+/// Lets the ambassadors hold new clients, and those that are here finish, within the bound.
+async fn drain(node: &Node) {
+    let bound = node.config.drain_timeout;
+    let left = async {
+        let mut observed = node.observed.clone();
+        let told = |seen: &mainstay_election::runner::Observed| {
+            let leader = seen.view.as_ref().and_then(|view| view.leader.as_ref());
+            leader.is_some_and(|leader| !leader.value.ready)
+        };
+        let _ = observed.wait_for(told).await;
+        sleep(NOTICE).await;
+        let Some(port) = service_port(node) else { return };
+        while open_connections(port) > 0 {
+            sleep(LOOK_EVERY).await;
+        }
+    };
+    if timeout(bound, left).await.is_err() {
+        tracing::warn!(?bound, "clients are still connected; the service is stopped under them");
+    }
+}
+
+fn service_port(node: &Node) -> Option<u16> {
+    node.config.process.address.as_ref()?.rsplit_once(':')?.1.parse().ok()
+}
+
+/// Established connections whose local end is `port`, as this network namespace knows them.
+fn open_connections(port: u16) -> usize {
+    let table = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let tables = [table("/proc/net/tcp"), table("/proc/net/tcp6")];
+    tables.iter().map(|table| established(table, port)).sum()
+}
+
+fn established(table: &str, port: u16) -> usize {
+    let local_port = format!(":{port:04X}");
+    let is_open = |line: &&str| {
+        let mut words = line.split_whitespace().skip(1);
+        let local = words.next().is_some_and(|local| local.ends_with(&local_port));
+        local && words.nth(1) == Some("01")
+    };
+    table.lines().filter(is_open).count()
+}
+
+/// Puts the reason in the request's place. Returns once the coordinator has taken it.
+pub(super) async fn refuse(node: &Node, order: &Order, refusal: &Refusal) {
+    tracing::warn!(%order, %refusal, "leadership is not handed over");
+    let answer_value = Request::SwitchoverRefused { epoch: order.epoch, why: refusal.to_string() };
+    let write = Write::Put(keys::request(KEY), encode(&answer_value), None);
+    answer(node, order.raw.clone(), write).await;
+}
+
+/// Makes `write` if the request is still as it was; asks again while nothing is heard. Returns
+/// when the view shows it, so that nobody acts on the answered request again.
+async fn answer(node: &Node, raw: Vec<u8>, write: Write) {
+    let unchanged = Compare::Value(keys::request(KEY), raw.clone());
+    while let Err(error) =
+        node.coordinator.transact(vec![unchanged.clone()], vec![write.clone()]).await
+    {
+        tracing::warn!(%error, "a switchover's request cannot be answered");
+        sleep(RETRY).await;
+    }
+    let is_gone = |seen: &mainstay_election::runner::Observed| {
+        let request = seen.view.as_ref().and_then(|view| view.requests.get(KEY));
+        request.is_none_or(|request| request.raw != raw)
+    };
+    let _ = node.observed.clone().wait_for(is_gone).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::established;
+
+    #[test]
+    fn only_established_connections_of_the_services_own_end_count() {
+        let table = "  sl  local_address rem_address   st tx_queue\n\
+             0: 0100007F:1538 00000000:0000 0A 00000000:00000000\n\
+             1: 0100007F:1538 0100007F:9C40 01 00000000:00000000\n\
+             2: 0100007F:9C40 0100007F:1538 01 00000000:00000000\n\
+             3: 0100007F:1538 0100007F:9C42 06 00000000:00000000\n";
+        assert_eq!(established(table, 0x1538), 1);
+    }
+}
