@@ -11,7 +11,8 @@ async fn show(service: Service, coordination: Coordination, kills: usize) -> See
     let mut plan = Plan::new(binary(), service);
     plan.coordination = coordination;
     plan.ttl = "3s".to_owned();
-    let seen = run(&Show { plan, kills, clients: 4, restart: true }).await;
+    let pgbench = service == Service::Postgres;
+    let seen = run(&Show { plan, kills, clients: 4, restart: true, pgbench }).await;
     let seen = seen.unwrap_or_else(|error| panic!("{error:#}"));
     assert_eq!(seen.failovers.len(), kills);
     assert!(seen.verdict.acknowledged > 300, "{}", seen.verdict);

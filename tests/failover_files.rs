@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use mainstay_chaos::live::cluster::Plan;
@@ -27,6 +28,9 @@ async fn exports_of_all_replicas_equal_the_mount_after_churn() {
     let mut cluster = start().await;
     let mount = cluster.leader().await.expect("a leader").mount();
     let plain = tempfile::tempdir().expect("a plain directory");
+    // As a new volume's root is.
+    let private = std::fs::Permissions::from_mode(0o700);
+    std::fs::set_permissions(plain.path(), private).expect("a mode");
     Churn::new(7).run(&mount, OPERATIONS).expect("churn on the mount");
     Churn::new(7).run(plain.path(), OPERATIONS).expect("the same churn on a plain directory");
     cluster.quiet().await.unwrap_or_else(|error| panic!("{error:#}"));

@@ -39,6 +39,9 @@ struct Demo {
     /// How many clients write
     #[arg(long, default_value_t = 4)]
     clients: u32,
+    /// Run pgbench beside them (Postgres only)
+    #[arg(long)]
+    pgbench: bool,
     /// The lease's time to live
     #[arg(long, default_value = "5s")]
     ttl: String,
@@ -76,7 +79,8 @@ async fn run(command: Command) -> Result<()> {
             }
             plan.ttl = options.ttl;
             let (kills, clients) = (options.kills, options.clients);
-            demo::run(&Show { plan, kills, clients, restart: true }).await?;
+            let pgbench = options.pgbench && options.service == Service::Postgres;
+            demo::run(&Show { plan, kills, clients, restart: true, pgbench }).await?;
             Ok(())
         }
         Command::Pgbench(options) => mainstay_chaos::pgbench::run(&options).await,

@@ -99,10 +99,24 @@ impl Lag {
     }
 }
 
-async fn initialise(port: u16, scale: u32) -> Result<()> {
+/// Fills the tables.
+///
+/// # Errors
+/// What pgbench said.
+pub async fn initialise(port: u16, scale: u32) -> Result<()> {
     let scale = scale.to_string();
     pgbench(port, &["--initialize", "--quiet", "--scale", &scale]).await?;
     Ok(())
+}
+
+/// Runs pgbench with two clients for as long as this is polled, again whenever a failover ends it.
+pub async fn keep_running(port: u16) {
+    loop {
+        if let Err(error) = pgbench(port, &["--client=2", "--time=600", "--no-vacuum"]).await {
+            tracing::debug!(%error, "pgbench ended");
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 async fn measure(port: u16, clients: u32, seconds: u32) -> Result<f64> {

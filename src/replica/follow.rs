@@ -14,6 +14,8 @@ use super::node::Node;
 
 /// A leader speaks more often than this, records or not.
 const SILENCE: Duration = Duration::from_secs(2);
+/// Clocks that differ by more than this are worth a word.
+const CLOCK_APART_MS: i64 = 5_000;
 /// How often the lag is computed again while nothing else changes.
 const INTERVAL: Duration = Duration::from_millis(200);
 
@@ -65,6 +67,7 @@ async fn resolve(node: &Node, peer: &str) -> SocketAddr {
 /// Puts what the session says on the board.
 async fn tell(node: &Node, status: &mut watch::Receiver<Status>) {
     let mut said: Option<String> = None;
+    let mut clock_said = false;
     loop {
         let now = status.borrow_and_update().clone();
         if now.trouble != said {
@@ -72,6 +75,15 @@ async fn tell(node: &Node, status: &mut watch::Receiver<Status>) {
             if let Some(trouble) = &said {
                 tracing::warn!(%trouble, "following");
             }
+        }
+        let ahead = now.leader_clock_ahead_ms.unwrap_or(0);
+        if ahead.abs() >= CLOCK_APART_MS && !clock_said {
+            clock_said = true;
+            tracing::warn!(
+                leader_ahead_ms = ahead,
+                "this node's clock and the leader's are far apart; nothing is decided by either, \
+                 but lag and times of day are wrong: check the time service on both"
+            );
         }
         let head = now.leader_head.0;
         let durable = node.volume.durable().seq.0;

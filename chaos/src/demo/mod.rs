@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use crate::live::cluster::Plan;
 use crate::live::{Cluster, Coordination, Service};
 use crate::measure::{Failover, Step, fail_over, median_and_max};
+use crate::pgbench;
 use crate::workload::{Verdict, Writers, check};
 use screen::Screen;
 
@@ -24,6 +25,8 @@ pub struct Show {
     pub clients: u32,
     /// Whether a killed node is started again before the next kill and at the end.
     pub restart: bool,
+    /// Whether pgbench runs beside the writers, through every kill (Postgres only).
+    pub pgbench: bool,
 }
 
 /// What was seen.
@@ -57,6 +60,12 @@ pub async fn run(show: &Show) -> Result<Seen> {
 
     screen.heading(&format!("{} clients write, each waiting for every answer", show.clients));
     let writers = Writers::start(service, cluster.port, show.clients).await?;
+    let mut load = None;
+    if show.pgbench {
+        pgbench::initialise(cluster.port, 1).await?;
+        load = Some(tokio::spawn(pgbench::keep_running(cluster.port)));
+        screen.say("pgbench runs beside them");
+    }
     let mut failovers = Vec::new();
     for round in 1..=show.kills {
         writers.advance(300).await?;
@@ -87,6 +96,10 @@ pub async fn run(show: &Show) -> Result<Seen> {
     }
 
     screen.heading("What became of the writes");
+    if let Some(load) = load {
+        load.abort();
+        let _cancelled = load.await;
+    }
     writers.advance(100).await?;
     let (history, present) = writers.finish().await?;
     let verdict = check(&history.writes(), &history.kills(), &present);
