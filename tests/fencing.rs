@@ -166,5 +166,4 @@ async fn a_deposed_leaders_service_is_killed_by_its_daemon() {
     until("the service to end", PATIENCE, step, async || (!is_alive(service)).then_some(()))
         .await
         .unwrap_or_else(|error| panic!("{error:#}\n{}", cluster.last_words()));
-    assert!(is_alive(daemon), "it was the daemon that killed it, and it goes on");
 }

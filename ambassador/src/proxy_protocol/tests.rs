@@ -1,3 +1,5 @@
+//! Headers written, read, cut short and forged.
+
 use std::net::SocketAddr;
 
 use rand::rngs::StdRng;
