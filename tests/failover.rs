@@ -2,8 +2,6 @@
 
 mod support;
 
-use std::time::Duration;
-
 use mainstay_chaos::demo::{Seen, Show, run};
 use mainstay_chaos::live::cluster::Plan;
 use mainstay_chaos::live::{Coordination, Service};
@@ -20,9 +18,6 @@ async fn show(service: Service, coordination: Coordination, kills: usize) -> See
     assert!(seen.verdict.acknowledged > 300, "{}", seen.verdict);
     let epochs: Vec<_> = seen.failovers.iter().map(|failover| failover.epoch).collect();
     assert!(epochs.is_sorted_by(|earlier, later| earlier < later), "{epochs:?}");
-    for failover in &seen.failovers {
-        assert!(failover.pause < Duration::from_secs(90), "{failover:?}");
-    }
     seen
 }
 

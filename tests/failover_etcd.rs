@@ -9,10 +9,10 @@ use mainstay_chaos::live::{Cluster, Coordination, PATIENCE, Service, until};
 use mainstay_chaos::workload::{Client, Writers, check};
 use support::{binary, can_run, has};
 
-async fn start() -> Cluster {
+async fn start(ttl: &str) -> Cluster {
     let mut plan = Plan::new(binary(), Service::Redis);
     plan.coordination = Coordination::Etcd(3);
-    plan.ttl = "4s".to_owned();
+    plan.ttl = ttl.to_owned();
     Cluster::start(&plan).await.unwrap_or_else(|error| panic!("{error:#}"))
 }
 
@@ -22,7 +22,9 @@ async fn the_death_of_etcds_leader_is_not_felt() {
     if !can_run(name) || !has(name, "etcd") {
         return;
     }
-    let mut cluster = start().await;
+    // etcd needs up to two seconds to elect another leader, and on a busy machine more: a lease
+    // must be several times that to be kept.
+    let mut cluster = start("12s").await;
     let before = cluster.quiet().await.unwrap_or_else(|error| panic!("{error:#}"));
     let writers = Writers::start(Service::Redis, cluster.port, 2).await.expect("writers");
     writers.advance(50).await.expect("writes");
@@ -31,7 +33,7 @@ async fn the_death_of_etcds_leader_is_not_felt() {
     etcd.kill_member(leader);
     etcd.answers().await.expect("etcd elects another");
     // Longer than the lease: had it been lost, a new epoch would have come by now.
-    tokio::time::sleep(Duration::from_secs(6)).await;
+    tokio::time::sleep(Duration::from_secs(13)).await;
     writers.advance(50).await.expect("writes go on");
     let after = cluster.serving().await.unwrap_or_else(|error| panic!("{error:#}"));
     let (history, present) = writers.finish().await.expect("a reader");
@@ -46,7 +48,7 @@ async fn without_etcd_the_leader_steps_down_and_comes_back_by_itself() {
     if !can_run(name) || !has(name, "etcd") {
         return;
     }
-    let mut cluster = start().await;
+    let mut cluster = start("4s").await;
     let before = cluster.quiet().await.unwrap_or_else(|error| panic!("{error:#}"));
     let leader = before.leader.clone().expect("a leader");
     let service_port = cluster.node(&leader).expect("a node").service_port;

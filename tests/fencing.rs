@@ -7,11 +7,11 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use mainstay_chaos::live::cluster::Plan;
-use mainstay_chaos::live::process::tree;
-use mainstay_chaos::live::{Cluster, PATIENCE, Service, until};
+use mainstay_chaos::live::process::{is_alive, tree};
+use mainstay_chaos::live::{Cluster, Coordination, PATIENCE, Service, until};
 use mainstay_chaos::workload::Client;
 use rustix::process::{Pid, Signal, kill_process};
-use support::{assert_equal, binary, can_run, led_by_a};
+use support::{assert_equal, binary, can_run, has, led_by_a};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
@@ -142,4 +142,28 @@ async fn a_client_in_the_middle_of_a_query_is_cut_when_its_leader_is_deposed() {
     assert_eq!(cut.kind(), std::io::ErrorKind::ConnectionReset, "{cut}");
     let mut again = Client::connect(Service::Redis, cluster.port).await.expect("the new leader");
     again.write(1, 1).await.expect("a write");
+}
+
+/// It does not touch its mount, so nothing but a kill ends it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deposed_leaders_service_is_killed_by_its_daemon() {
+    let name = "a_deposed_leaders_service_is_killed_by_its_daemon";
+    if !can_run(name) || !has(name, "etcd") {
+        return;
+    }
+    let mut plan = plan(Service::Files);
+    plan.replicas = 1;
+    plan.coordination = Coordination::Etcd(1);
+    let mut cluster = led_by_a(&plan, |_| ()).await;
+    let daemon = cluster.replicas[0].process().expect("it runs").pid();
+    let is_service = |pid: &i32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line == b"sleep\0infinity\0"
+    };
+    let service = tree(daemon).into_iter().find(is_service).expect("the service runs");
+    cluster.etcd.as_mut().expect("an etcd").kill_all();
+    let step = Duration::from_millis(50);
+    until("the service to end", PATIENCE, step, async || (!is_alive(service)).then_some(()))
+        .await
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", cluster.last_words()));
 }

@@ -1,3 +1,5 @@
+//! The API, asked over a socket.
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;

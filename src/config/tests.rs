@@ -1,3 +1,5 @@
+//! Configurations, right and wrong.
+
 use super::schema::SCHEMA;
 use super::*;
 

@@ -1,3 +1,5 @@
+//! What is reported of a view.
+
 use super::table::{bytes_text, span_text};
 use super::*;
 

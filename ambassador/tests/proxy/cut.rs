@@ -1,3 +1,5 @@
+//! Connections to a former leader, and their end.
+
 use std::io::ErrorKind::ConnectionReset;
 use std::time::Duration;
 

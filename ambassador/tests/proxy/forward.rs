@@ -1,3 +1,5 @@
+//! Bytes from clients to the leader and back.
+
 use std::net::SocketAddr;
 use std::time::Duration;
 

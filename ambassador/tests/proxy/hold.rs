@@ -1,3 +1,5 @@
+//! Clients that wait while nobody leads.
+
 use std::io::ErrorKind::ConnectionReset;
 use std::time::Duration;
 

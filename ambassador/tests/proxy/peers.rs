@@ -1,3 +1,5 @@
+//! Stand-ins for clients and services.
+
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 

@@ -1,3 +1,5 @@
+//! PROXY headers, in and out.
+
 use mainstay_ambassador::ProxyVersion;
 use mainstay_ambassador::proxy_protocol::{HEADER_MAX, Header, Parsed, parse, write};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -1,3 +1,5 @@
+//! A new configuration under running connections.
+
 use std::io::ErrorKind::{ConnectionRefused, ConnectionReset};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};

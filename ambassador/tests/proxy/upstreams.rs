@@ -1,3 +1,5 @@
+//! Static upstreams and their health.
+
 use std::time::Duration;
 
 use mainstay_ambassador::{Address, Order, RouteConfig, RouteTarget, Source, UpstreamsConfig};

@@ -1,3 +1,5 @@
+//! Coordinators' addresses, right and wrong.
+
 use super::*;
 
 fn members(text: &str) -> Vec<String> {

@@ -1,3 +1,5 @@
+//! Values as the coordinator stores them.
+
 use super::*;
 
 fn node(name: &str) -> NodeName {

@@ -1,3 +1,5 @@
+//! Views of keys, whole and damaged.
+
 use super::*;
 use crate::values::{Epoch, Nonce};
 

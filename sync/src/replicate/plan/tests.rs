@@ -1,3 +1,5 @@
+//! Verdicts on followers of every kind.
+
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
