@@ -63,7 +63,6 @@ async fn clients_that_reconnect_see_no_error_and_lose_nothing() {
 
     let said = ask(&mut cluster, &["switchover", "--to", "b"]);
     let said = said.unwrap_or_else(|error| panic!("{error:#}\n{}", cluster.last_words()));
-    eprintln!("{said}");
     assert!(said.contains("b leads in epoch 2"), "{said}");
     let ended = clients.wait_with_output().await.expect("pgbench ends");
     let (out, err) =
