@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mainstay_election::machine::Event;
-use mainstay_election::values::{ClusterId, Epoch, Lineage, Position, Seq, VolumeId};
+use mainstay_election::values::{ClusterId, Durability, Epoch, Lineage, Position, Seq, VolumeId};
 use sim::node::{Disk, Node};
 use sim::world::World;
 
@@ -65,6 +65,8 @@ fn difference(file: &Path, written: &str, played: &str) -> String {
 /// The scenario with what comes of it now.
 fn play(text: &str, file: &Path) -> String {
     let mut world = World::new(1, Duration::from_secs(4));
+    world.settings.durability =
+        if text.contains("\nvoters ") { Durability::Sync } else { Durability::Async };
     let mut played = String::new();
     let blocks = text.split("\n\n").map(str::trim).filter(|block| !block.is_empty());
     for block in blocks {
@@ -98,6 +100,11 @@ fn command(world: &mut World, line: &str) -> Option<()> {
     }
     if verb == "cluster" {
         return cluster(world, words);
+    }
+    if verb == "voters" {
+        let write_quorum = words.next()?.parse().ok()?;
+        world.rule_by_quorum(&words.collect::<Vec<_>>(), write_quorum);
+        return Some(());
     }
     let name = words.next()?.to_owned();
     let rest: Vec<&str> = words.collect();
