@@ -1,3 +1,5 @@
+//! Headers that are right, cut short, and hostile.
+
 use std::net::SocketAddr;
 
 use rand::rngs::StdRng;
