@@ -254,6 +254,31 @@ pub struct Config {
     pub degraded: bool,
 }
 
+impl Config {
+    /// Who may take over.
+    #[must_use]
+    pub fn candidates(&self) -> &[Member] {
+        match self.durability {
+            Durability::Async => &self.eligible,
+            Durability::Sync => &self.voters,
+        }
+    }
+
+    /// So many candidates must have promised, the winner among them, before one takes over. In
+    /// sync they are as many as leave no write quorum without one of them: whatever was
+    /// acknowledged, one of them has it.
+    #[must_use]
+    pub fn ballots_needed(&self) -> usize {
+        match self.durability {
+            Durability::Async => 1,
+            Durability::Sync => {
+                let quorum = usize::try_from(self.write_quorum).unwrap_or(usize::MAX);
+                (self.voters.len() + 1).saturating_sub(quorum).max(1)
+            }
+        }
+    }
+}
+
 /// What a replica is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -9,8 +9,8 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mainstay_election::machine::Event;
-use mainstay_election::values::{ClusterId, Epoch, Lineage, Position, Seq, VolumeId};
+use mainstay_election::machine::{Blocked, Directive, Event};
+use mainstay_election::values::{ClusterId, Durability, Epoch, Lineage, Position, Seq, VolumeId};
 use sim::node::{Disk, Node};
 use sim::world::World;
 
@@ -35,6 +35,23 @@ fn every_scenario_comes_out_as_written() {
         }
     }
     assert!(differ.is_empty(), "REWRITE=1 accepts this:\n{}", differ.join("\n"));
+}
+
+/// Who cannot keep what the cluster promises takes no part, not even when nobody else is there.
+#[test]
+fn a_replica_without_sync_stays_out_of_a_sync_cluster() {
+    let mut world = World::new(1, Duration::from_secs(4));
+    cluster(&mut world, ["a", "b", "c"].into_iter()).expect("known words");
+    let followers = ["b".to_owned(), "c".to_owned()];
+    world.write("a", 1, &followers);
+    world.rule_by_quorum(&["a", "b", "c"], 2);
+    world.node("a").crash();
+    world.run(Duration::from_secs(60));
+    for name in ["b", "c"] {
+        let directive = &world.nodes[name].directive;
+        let stays_out = matches!(directive, Some(Directive::Blocked(Blocked::Durability(_))));
+        assert!(stays_out, "{name}: {directive:?}");
+    }
 }
 
 fn files() -> Vec<PathBuf> {
@@ -65,6 +82,8 @@ fn difference(file: &Path, written: &str, played: &str) -> String {
 /// The scenario with what comes of it now.
 fn play(text: &str, file: &Path) -> String {
     let mut world = World::new(1, Duration::from_secs(4));
+    world.settings.durability =
+        if text.contains("\nvoters ") { Durability::Sync } else { Durability::Async };
     let mut played = String::new();
     let blocks = text.split("\n\n").map(str::trim).filter(|block| !block.is_empty());
     for block in blocks {
@@ -98,6 +117,11 @@ fn command(world: &mut World, line: &str) -> Option<()> {
     }
     if verb == "cluster" {
         return cluster(world, words);
+    }
+    if verb == "voters" {
+        let write_quorum = words.next()?.parse().ok()?;
+        world.rule_by_quorum(&words.collect::<Vec<_>>(), write_quorum);
+        return Some(());
     }
     let name = words.next()?.to_owned();
     let rest: Vec<&str> = words.collect();

@@ -100,6 +100,8 @@ pub enum Waiting {
     WindingUp(Epoch),
     /// This copy may not take over, and nobody who may is here.
     NotEligible(Vec<NodeName>),
+    /// This replica is no voter (sync), and nobody who is one leads.
+    NotVoter(Vec<NodeName>),
     /// This copy is half built.
     Building,
     /// This replica says that it should not lead.
@@ -108,6 +110,13 @@ pub enum Waiting {
     Paused,
     /// Others have not balloted yet.
     Ballots(Vec<NodeName>),
+    /// Too few voters have promised to know what was acknowledged (sync).
+    Voters {
+        /// How many have.
+        ballots: usize,
+        /// How many have to.
+        needed: usize,
+    },
     /// A better placed replica has the first claim.
     Better(NodeName),
     /// The promise is on its way to the disk.
@@ -150,6 +159,16 @@ impl fmt::Display for Waiting {
                 f.write_str("failovers are paused; `mainstay resume` allows them again")
             }
             Waiting::Ballots(nodes) => write!(f, "waiting for the ballot of {}", names(nodes)),
+            Waiting::NotVoter(voters) => write!(
+                f,
+                "this replica is no voter, so it may lack what was acknowledged; waiting for one \
+                 that is ({}): start it",
+                names(voters)
+            ),
+            Waiting::Voters { ballots, needed } => write!(
+                f,
+                "{ballots} of the {needed} voters that an election needs have promised; start another"
+            ),
             Waiting::Better(node) => {
                 write!(f, "waiting for replica {node}, which is better placed to lead")
             }

@@ -101,7 +101,7 @@ impl Machine {
         let Some(config) = view.config.as_ref().map(|config| &config.value) else {
             return self.judge_lost_config(view, report);
         };
-        if config.durability == Durability::Sync {
+        if config.durability == Durability::Sync && self.settings.durability == Durability::Async {
             return Some(Blocked::Durability(config.durability.to_string()));
         }
         match report.cluster {
@@ -166,10 +166,15 @@ impl Machine {
         let operator = tally::Wish::of(view);
         let node = &self.identity.node;
         // A volume that belongs to no cluster is never let in by force: it is blank.
-        let forced = operator.allows_loss(node) && report.cluster.is_some();
+        let forced = operator.allows_loss(node)
+            && report.cluster.is_some()
+            && config.durability == Durability::Async;
         if !forced && !is_eligible(config, &self.member(report)) {
-            let others = config.eligible.iter().map(|member| member.node.clone()).collect();
-            return Judgement::freeze(Waiting::NotEligible(others));
+            let others = config.candidates().iter().map(|member| member.node.clone()).collect();
+            return Judgement::freeze(match config.durability {
+                Durability::Async => Waiting::NotEligible(others),
+                Durability::Sync => Waiting::NotVoter(others),
+            });
         }
         if self.identity.tags.nofailover && !operator.names(node) {
             let why = "it is tagged nofailover".to_owned();
@@ -222,6 +227,15 @@ impl Machine {
         let Some(rank) = tally.rank(&self.identity.node) else {
             return Judgement::freeze(Waiting::Outcome);
         };
+        let operator = tally::Wish::of(view);
+        if !tally.has_everything(&self.identity.node) && !operator.allows_loss(&self.identity.node)
+        {
+            // No patience helps: what is missing here may have been acknowledged.
+            return Judgement::freeze(match tally.better_than(&self.identity.node) {
+                Some(best) if tally.order.len() >= tally.needed => Waiting::Better(best.clone()),
+                _ => Waiting::Voters { ballots: tally.order.len(), needed: tally.needed },
+            });
+        }
         let since = self.election_since.unwrap_or(self.now);
         let latest = since + self.settings.patience_cold;
         let mut open_at = *tallied_at;
@@ -236,11 +250,7 @@ impl Machine {
             waiting_for.extend(tally.absent.iter().cloned());
         }
         let turn: Duration = self.settings.patience * rank;
-        let bid_at = if tally::Wish::of(view).forces(&self.identity.node) {
-            self.now
-        } else {
-            open_at + turn
-        };
+        let bid_at = if operator.forces(&self.identity.node) { self.now } else { open_at + turn };
         if self.now >= bid_at {
             return Judgement::freeze(Waiting::Outcome).wishing(Wish::TakeOver);
         }
@@ -316,7 +326,7 @@ impl Machine {
 }
 
 fn is_eligible(config: &Config, member: &Member) -> bool {
-    config.eligible.contains(member)
+    config.candidates().contains(member)
 }
 
 /// A live replica that has a volume with content and may found the cluster with it.

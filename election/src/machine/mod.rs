@@ -14,8 +14,9 @@
 //! - A stale replica must not win: ballots carry positions read after a durable promise
 //!   (`tally`).
 //!
-//! Only async durability for now: the lease decides that a leader is gone. Quorum fencing changes
-//! when `judge` suspects a leader and how many ballots `tally` asks for, and nothing else here.
+//! The lease decides that a leader is gone, in either durability. In sync the ballots decide what a
+//! new one must have (`tally`): only voters make them, and enough of them that one of every write
+//! quorum is heard. Suspecting a leader whose lease still stands is not part of this machine.
 
 mod directive;
 mod event;
@@ -36,7 +37,8 @@ pub use moment::Moment;
 
 use crate::coordinator::LeaseId;
 use crate::values::{
-    ClusterId, Epoch, Lineage, MaxLag, NodeName, Nonce, Position, Tags, UnixMs, VolumeId,
+    ClusterId, Durability, Epoch, Lineage, MaxLag, NodeName, Nonce, Position, Tags, UnixMs,
+    VolumeId,
 };
 use crate::view::View;
 use judge::Judgement;
@@ -85,6 +87,9 @@ pub struct Settings {
     pub patience_cold: Duration,
     /// The bound on what a failover loses, written when the cluster is founded.
     pub max_lag: MaxLag,
+    /// The durability written when the cluster is founded, and the strongest that this replica
+    /// keeps: a cluster of a stronger one blocks it.
+    pub durability: Durability,
 }
 
 impl Settings {
@@ -97,6 +102,7 @@ impl Settings {
             patience: ttl / 2,
             patience_cold: ttl * 2,
             max_lag: MaxLag::default(),
+            durability: Durability::Async,
         }
     }
 }

@@ -8,7 +8,7 @@
 
 use std::cmp::Reverse;
 
-use crate::values::{Ballot, Config, Epoch, Member, NodeName, Position, Request};
+use crate::values::{Ballot, Config, Durability, Epoch, Member, NodeName, Position, Request};
 use crate::view::View;
 
 /// The state of one election.
@@ -16,6 +16,8 @@ use crate::view::View;
 pub(crate) struct Tally {
     /// Who may bid and has a ballot that counts, the best first.
     pub(crate) order: Vec<(Member, Position)>,
+    /// So many ballots must say no more than the winner's.
+    pub(crate) needed: usize,
     /// Who may bid and is alive, but has not balloted.
     pub(crate) silent: Vec<NodeName>,
     /// Who may bid and is not there at all.
@@ -25,7 +27,7 @@ pub(crate) struct Tally {
 impl Tally {
     pub(crate) fn count(view: &View, config: &Config, sealed: Epoch) -> Tally {
         let wish = Wish::of(view);
-        let mut tally = Tally::default();
+        let mut tally = Tally { needed: config.ballots_needed(), ..Tally::default() };
         let mut ballots: Vec<&Ballot> = Vec::new();
         for member in candidates(view, config, &wish) {
             let Some(replica) = view.replicas.get(member.node.as_str()) else {
@@ -66,6 +68,25 @@ impl Tally {
     pub(crate) fn rank(&self, node: &NodeName) -> Option<u32> {
         let at = self.order.iter().position(|(member, _)| member.node == *node)?;
         u32::try_from(at).ok()
+    }
+
+    /// Whether `node` has everything that was ever acknowledged, by what the ballots say.
+    ///
+    /// Among its makers of `needed` ballots is one of every write quorum, and each of them has
+    /// promised, so what those ballots do not show was not acknowledged and never will be. Hence
+    /// whoever has as much as all of them lacks nothing, even if a ballot beyond these says more.
+    /// In async durability its own ballot is enough.
+    pub(crate) fn has_everything(&self, node: &NodeName) -> bool {
+        let Some((_, ours)) = self.order.iter().find(|(member, _)| member.node == *node) else {
+            return false;
+        };
+        self.order.iter().filter(|(_, theirs)| theirs <= ours).count() >= self.needed
+    }
+
+    /// Whose ballot says the most, if that is more than `node` has.
+    pub(crate) fn better_than(&self, node: &NodeName) -> Option<&NodeName> {
+        let (best, _) = self.order.iter().max_by_key(|(_, position)| *position)?;
+        (best.node != *node).then_some(&best.node)
     }
 
     /// Who may take over from the winner at `position`: those whose ballots say that they have no
@@ -137,14 +158,16 @@ impl Wish {
     }
 }
 
-/// The eligible members, and a replica that an operator forces into their place. The latter must
-/// be of this cluster: a blank volume is no choice, whatever loss is allowed.
+/// Those whom the config lets take over, and in async a replica that an operator forces into their
+/// place. The latter must be of this cluster: a blank volume is no choice, whatever loss is allowed.
+/// In sync it is no choice at all: a leader that is no voter would count itself as a copy.
 fn candidates(view: &View, config: &Config, wish: &Wish) -> Vec<Member> {
-    let mut members = config.eligible.clone();
+    let mut members = config.candidates().to_vec();
     members.extend(
         view.replicas
             .values()
             .map(|replica| &replica.value)
+            .filter(|_| config.durability == Durability::Async)
             .filter(|replica| wish.allows_loss(&replica.node))
             .filter(|replica| replica.cluster == Some(config.cluster))
             .map(|replica| Member { node: replica.node.clone(), volume: replica.volume }),

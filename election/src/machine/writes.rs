@@ -8,8 +8,8 @@ use crate::coordinator::{Compare, Write};
 use crate::machine::tally::{self, Tally};
 use crate::machine::{Directive, Machine, Report};
 use crate::values::{
-    Ballot, Config, Durability, Epoch, EpochTaken, Lag, Leader, Member, Position, Reign, Replica,
-    Role, Tags, encode, keys,
+    Ballot, Config, Epoch, EpochTaken, Lag, Leader, Member, Position, Reign, Replica, Role, Tags,
+    encode, keys,
 };
 use crate::view::View;
 
@@ -129,7 +129,7 @@ impl Machine {
                 cluster: report.cluster.unwrap_or(self.identity.cluster_if_founded),
                 voters: vec![me.clone()],
                 write_quorum: 1,
-                durability: Durability::Async,
+                durability: self.settings.durability,
                 max_lag: self.settings.max_lag,
                 eligible: vec![me],
                 lineage,

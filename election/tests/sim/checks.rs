@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use mainstay_election::coordinator::Revision;
 use mainstay_election::values::{
-    Ballot, Config, Epoch, EpochTaken, Leader, Member, Nonce, Request, decode, keys,
+    Ballot, Config, Durability, Epoch, EpochTaken, Leader, Member, Nonce, Position, Request,
+    decode, keys,
 };
 
 use super::model::Model;
-use super::node::Node;
+use super::node::{Disk, Node};
 
 #[derive(Default)]
 pub struct Checks {
@@ -18,6 +19,8 @@ pub struct Checks {
     /// A hand other than a machine's removed the leader's key, so an open gate may be without one
     /// until its machine hears of that.
     pub meddled: bool,
+    /// The newest op that a write quorum held when its leader acknowledged it (sync).
+    pub acknowledged: Option<Position>,
     looked_at: Revision,
     config: Option<Config>,
     leader: Option<Leader>,
@@ -91,8 +94,34 @@ impl Checks {
             if forced(model, &leader) {
                 return; // an operator answers for this one
             }
-            assert!(before.eligible.contains(&winner), "{winner:?} may not lead: {before:?}");
+            assert!(before.candidates().contains(&winner), "{winner:?} may not lead: {before:?}");
             self.best_or_patient(&leader, before, patience, model);
+        }
+    }
+
+    /// Nothing acknowledged is lost: whoever leads has it. Earlier acknowledgements come with the
+    /// newest, since the leader that gave that one was looked at too.
+    pub fn nothing_is_lost(&mut self, node: &str, disk: &Disk, model: &Model) {
+        if loss_allowed(model, node) {
+            self.acknowledged = None; // an operator answers for it
+        }
+        if let Some(acknowledged) = self.acknowledged {
+            assert!(disk.holds(acknowledged), "{node} leads without {acknowledged}: {disk:?}");
+        }
+    }
+
+    /// A leader holds `position`: acknowledged if a write quorum of the voters does.
+    pub fn wrote(&mut self, position: Position, nodes: &BTreeMap<String, Node>) {
+        let Some(config) = self.config.as_ref().filter(|it| it.durability == Durability::Sync)
+        else {
+            return;
+        };
+        let copies = config.voters.iter().filter(|voter| {
+            let disk = &nodes[voter.node.as_str()].disk;
+            disk.volume == voter.volume && disk.position == position
+        });
+        if copies.count() >= usize::try_from(config.write_quorum).expect("small") {
+            self.acknowledged = Some(position);
         }
     }
 
@@ -100,7 +129,7 @@ impl Checks {
     fn best_or_patient(&self, winner: &Leader, config: &Config, patience: Duration, model: &Model) {
         let (seen, decided_at) = self.decided[winner.node.as_str()];
         let ours: Ballot = value(model, &keys::ballot(&winner.node)).expect("no win without");
-        for member in config.eligible.iter().filter(|member| member.node != winner.node) {
+        for member in config.candidates().iter().filter(|member| member.node != winner.node) {
             let Some(entry) = model.get(&keys::ballot(&member.node)) else { continue };
             let theirs: Ballot = decode(&entry.key, &entry.value).expect("a ballot");
             let counts = theirs.volume == member.volume
@@ -127,6 +156,17 @@ fn forced(model: &Model, leader: &Leader) -> bool {
     model.contents().entries.iter().filter(|entry| entry.key.starts_with(keys::REQUESTS)).any(
         |entry| match decode(&entry.key, &entry.value) {
             Ok(Request::Failover { target, .. }) => target == leader.node,
+            _ => false,
+        },
+    )
+}
+
+fn loss_allowed(model: &Model, node: &str) -> bool {
+    model.contents().entries.iter().filter(|entry| entry.key.starts_with(keys::REQUESTS)).any(
+        |entry| match decode(&entry.key, &entry.value) {
+            Ok(Request::Failover { target, allow_data_loss, .. }) => {
+                allow_data_loss && target.as_str() == node
+            }
             _ => false,
         },
     )

@@ -18,6 +18,18 @@ pub struct Disk {
     pub building: bool,
 }
 
+impl Disk {
+    /// Its log has the op at `position`: that epoch's part of it reaches so far.
+    pub fn holds(&self, position: Position) -> bool {
+        let entries = &self.lineage.0;
+        let Some(at) = entries.iter().position(|(epoch, _)| *epoch == position.epoch) else {
+            return false;
+        };
+        let end = entries.get(at + 1).map_or(self.position.seq, |(_, next)| Seq(next.0 - 1));
+        entries[at].1 <= position.seq && position.seq <= end
+    }
+}
+
 pub struct Node {
     pub name: String,
     pub disk: Disk,

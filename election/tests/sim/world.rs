@@ -8,7 +8,7 @@ use mainstay_election::coordinator::{
     Compare, Contents, CoordinatorError, LeaseId, Outcome, Revision, Write,
 };
 use mainstay_election::machine::{Directive, Effect, Event, Fate, Moment, Settings, Ticket};
-use mainstay_election::values::{Epoch, Member, UnixMs, keys};
+use mainstay_election::values::{Config, Durability, Epoch, Member, UnixMs, decode, encode, keys};
 use mainstay_election::view::View;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -202,6 +202,23 @@ impl World {
         for follower in followers {
             self.stream(follower, name);
         }
+        self.checks.wrote(self.nodes[name].disk.position, &self.nodes);
+    }
+
+    /// From now on a sync cluster with these voters, by the hand of the test. They must hold the
+    /// same: whoever is let in has caught up.
+    pub fn rule_by_quorum(&mut self, names: &[&str], write_quorum: u32) {
+        let entry = self.model.get(keys::CONFIG).expect("a founded cluster");
+        let before: Config = decode(keys::CONFIG, &entry.value).expect("readable");
+        let voters: Vec<Member> = names.iter().map(|name| self.member(name)).collect();
+        let at = self.nodes[names[0]].disk.position;
+        assert!(names.iter().all(|name| self.nodes[*name].disk.position == at), "not caught up");
+        let config = Config { voters, write_quorum, durability: Durability::Sync, ..before };
+        let write = Write::Put(keys::CONFIG.to_owned(), encode(&config), None);
+        let before = self.model.revision();
+        self.model.transact(&[], &[write]).expect("no lease is asked for");
+        self.changed(before);
+        self.check();
     }
 
     /// `follower` takes everything that `leader` has, if it is allowed to.
@@ -468,7 +485,9 @@ impl World {
             (Directive::Lead { epoch, .. }, Some(led)) if *epoch == led => {}
             (Directive::Lead { epoch, cluster }, None) => {
                 let epoch = *epoch;
-                node.begin_epoch(epoch, *cluster);
+                let disk = node.disk.clone();
+                self.checks.nothing_is_lost(name, &disk, &self.model);
+                self.node(name).begin_epoch(epoch, *cluster);
                 self.report(name);
                 self.later(name, Duration::from_millis(300), Happening::Ready(epoch));
             }
