@@ -93,8 +93,8 @@ async fn a_lone_replica_loses_no_acknowledged_write_to_kills() {
     let writers = Writers::start(Service::Redis, cluster.port, 8).await.expect("writers");
     for _ in 0..3 {
         writers.advance(200).await.expect("writes");
-        writers.history.kill();
-        cluster.replicas[0].kill();
+        let replica = &mut cluster.replicas[0];
+        writers.history.kill(|| replica.kill());
         cluster.replicas[0].start().expect("the daemon starts");
     }
     writers.advance(50).await.expect("writes go on");

@@ -55,7 +55,7 @@ async fn without_etcd_the_leader_steps_down_and_comes_back_by_itself() {
     let direct = async || tokio::net::TcpStream::connect(("127.0.0.1", service_port)).await.is_ok();
     let writers = Writers::start(Service::Redis, cluster.port, 2).await.expect("writers");
     writers.advance(50).await.expect("writes");
-    writers.history.kill();
+    let began = writers.history.now();
     assert!(direct().await, "the leader's service listens");
     cluster.etcd.as_mut().expect("an etcd").kill_all();
     // Its service must be gone, not only its gate shut: nobody else may lead while it runs.
@@ -64,6 +64,7 @@ async fn without_etcd_the_leader_steps_down_and_comes_back_by_itself() {
     })
     .await
     .unwrap_or_else(|error| panic!("{error:#}\n{}", cluster.last_words()));
+    writers.history.killed_since(began);
 
     let etcd = cluster.etcd.as_mut().expect("an etcd");
     for member in 0..etcd.size() {

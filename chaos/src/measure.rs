@@ -33,14 +33,15 @@ pub async fn fail_over(
     let before = cluster.serving().await?;
     let from = before.leader.clone().context("a ready leader has a name")?;
     told(Step::Before(&before));
-    let killed = history.kill();
-    cluster.node(&from)?.kill();
+    let leader = cluster.node(&from)?;
+    let began = history.now();
+    history.kill(|| leader.kill());
     told(Step::Killed(&from));
+    let over = history.now() + GRACE;
     let step = Duration::from_millis(5);
     let first = until("an acknowledged write after the kill", PATIENCE, step, async || {
-        // A write that the killed leader answered may still be on its way when the clock is
-        // read: only one of a newer epoch counts, so one sent after the tree was gone.
-        history.first_end_after(history.kills().last().copied().unwrap_or(killed) + GRACE)
+        // The killed leader's last answers may still be on their way to their clients.
+        history.first_end_after(over)
     })
     .await
     .with_context(|| cluster.last_words())?;
@@ -48,7 +49,7 @@ pub async fn fail_over(
         .reaches("a newer epoch", |status| status.epoch > before.epoch && status.leader.is_some());
     let after = after.await?;
     let to = after.leader.clone().context("a leader has a name")?;
-    let failover = Failover { from, to, epoch: after.epoch, pause: first.ended - killed };
+    let failover = Failover { from, to, epoch: after.epoch, pause: first.ended - began };
     told(Step::After(&after, &failover));
     Ok(failover)
 }

@@ -2,9 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::time::Duration;
 
-use super::history::{Outcome, Write};
+use super::history::{Kill, Outcome, Write};
 
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,14 +41,14 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// Compares `present` (what a reader found at the end) with `writes`; `kills` are the moments at
-/// which leaders were taken away.
+/// Compares `present` (what a reader found at the end) with `writes`; `kills` say when leaders were
+/// taken away.
 ///
 /// In async durability a kill may cost the newest acknowledged writes before it. What is left
 /// must be a prefix all the same: if a write that was *sent after* another was *acknowledged*
 /// is there, and no kill lies between, the earlier one must be there too.
 #[must_use]
-pub fn check(writes: &[Write], kills: &[Duration], present: &[(u32, u64)]) -> Verdict {
+pub fn check(writes: &[Write], kills: &[Kill], present: &[(u32, u64)]) -> Verdict {
     let known: HashMap<_, _> = writes.iter().map(|write| (key(write), write)).collect();
     let mut there = HashSet::new();
     let invented = present
@@ -62,11 +61,12 @@ pub fn check(writes: &[Write], kills: &[Duration], present: &[(u32, u64)]) -> Ve
     let lost: Vec<_> =
         acknowledged.iter().filter(|write| !there.contains(&key(write))).copied().collect();
     let gaps = lost.iter().filter_map(|lost| {
-        let kill = kills.iter().filter(|kill| **kill >= lost.ended).min();
+        // A leader that is being killed may answer until that is over.
+        let kill = kills.iter().map(|kill| kill.over).filter(|over| *over >= lost.ended).min();
         let later = writes.iter().find(|later| {
             there.contains(&key(later))
                 && later.invoked > lost.ended
-                && kill.is_none_or(|kill| later.ended < *kill)
+                && kill.is_none_or(|over| later.ended < over)
         })?;
         Some((key(lost), key(later)))
     });
@@ -84,6 +84,8 @@ fn key(write: &Write) -> (u32, u64) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn write(client: u32, number: u64, from: u64, to: u64) -> Write {
@@ -96,8 +98,17 @@ mod tests {
         }
     }
 
-    fn at(ms: u64) -> Duration {
-        Duration::from_millis(ms)
+    fn at(ms: u64) -> Kill {
+        let (began, over) = (Duration::from_millis(ms), Duration::from_millis(ms + 5));
+        Kill { began, over }
+    }
+
+    #[test]
+    fn a_dying_leaders_last_answers_belong_to_its_kill() {
+        let writes = [write(1, 1, 0, 1), write(1, 2, 11, 12), write(1, 3, 20, 21)];
+        assert!(check(&writes, &[at(10)], &[(1, 1), (1, 3)]).is_prefix());
+        let writes = [write(1, 1, 0, 1), write(1, 2, 15, 16), write(1, 3, 20, 21)];
+        assert!(!check(&writes, &[at(10)], &[(1, 1), (1, 3)]).is_prefix());
     }
 
     #[test]

@@ -37,7 +37,16 @@ pub struct History {
 #[derive(Debug, Default)]
 struct Events {
     writes: Vec<Write>,
-    kills: Vec<Duration>,
+    kills: Vec<Kill>,
+}
+
+/// A leader's end takes a moment: it may go on answering from when its end begins until it is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kill {
+    /// When it began.
+    pub began: Duration,
+    /// When nothing of it answered any more.
+    pub over: Duration,
 }
 
 impl Default for History {
@@ -58,11 +67,18 @@ impl History {
         self.lock().writes.push(write);
     }
 
-    /// Notes that a leader was taken away now: what it had acknowledged alone may be lost.
-    pub fn kill(&self) -> Duration {
-        let now = self.now();
-        self.lock().kills.push(now);
-        now
+    /// Takes a leader away by `end`, and notes when: what it had acknowledged alone may be lost.
+    pub fn kill<T>(&self, end: impl FnOnce() -> T) -> T {
+        let began = self.now();
+        let result = end();
+        self.killed_since(began);
+        result
+    }
+
+    /// Notes that a leader whose end began at `began` answers no more.
+    pub fn killed_since(&self, began: Duration) {
+        let over = self.now();
+        self.lock().kills.push(Kill { began, over });
     }
 
     /// All writes, in the order of their ends.
@@ -73,7 +89,7 @@ impl History {
 
     /// When leaders were taken away.
     #[must_use]
-    pub fn kills(&self) -> Vec<Duration> {
+    pub fn kills(&self) -> Vec<Kill> {
         self.lock().kills.clone()
     }
 
