@@ -28,7 +28,7 @@ pub use upstreams::{Order, Upstream};
 
 /// A held client whose target refuses is tried again after this, and after more each time.
 const RETRY_MIN: Duration = Duration::from_millis(50);
-const RETRY_MAX: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_millis(250);
 
 /// One client connection. Ids grow in the order of arrival and are never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -280,6 +280,11 @@ impl Route {
         {
             effects.push(Effect::Cut { through: self.generation });
             self.generation.0 += 1;
+            // A pause is for the target that could not be reached; the next one deserves none.
+            for held in self.held.values_mut() {
+                held.not_before = now;
+                held.attempts = 0;
+            }
         }
     }
 
