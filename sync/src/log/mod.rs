@@ -30,7 +30,7 @@ mod state;
 mod writer;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use crate::op::Record;
@@ -73,7 +73,7 @@ pub struct Log {
 
 struct Threads {
     shared: Arc<Shared>,
-    handles: Vec<JoinHandle<()>>,
+    handles: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Log {
@@ -97,7 +97,7 @@ impl Log {
         let recovered = recovery::recover(&*disk, &options, floor)?;
         let path = disk.path("");
         let shared = Arc::new(Shared::new(disk, options, recovered));
-        let mut threads = Threads { shared: shared.clone(), handles: Vec::new() };
+        let threads = Threads { shared: shared.clone(), handles: Mutex::default() };
         for (name, body) in
             [("log-writer", writer::run as fn(&Shared)), ("log-preparer", prepare::run)]
         {
@@ -105,7 +105,7 @@ impl Log {
             let handle = thread::Builder::new().name(name.into()).spawn(move || body(&shared));
             let handle =
                 handle.map_err(|source| LogError::io("start thread for", path.clone(), source))?;
-            threads.handles.push(handle);
+            threads.handles().push(handle);
         }
         Ok(Log { threads: Arc::new(threads) })
     }
@@ -253,6 +253,14 @@ impl Log {
         }
     }
 
+    /// Makes what was appended durable, takes no more, and ends the log's threads, whoever else
+    /// holds a clone. When this returns nothing touches the directory any more, so that it may be
+    /// thrown away and another log begin under its name: a thread that still prepared segments
+    /// would put them among the new one's. Not to be called from a hook.
+    pub fn close(&self) {
+        self.threads.end();
+    }
+
     /// Why the log acknowledges nothing any more, if so.
     #[must_use]
     pub fn failed(&self) -> Option<LogError> {
@@ -319,19 +327,29 @@ fn place(
     Ok(Some(segment))
 }
 
-impl Drop for Threads {
-    fn drop(&mut self) {
+impl Threads {
+    fn handles(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.handles.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn end(&self) {
         {
             let mut state = self.shared.lock();
             state.closed = true;
             self.shared.wake_all(&state);
         }
-        for handle in self.handles.drain(..) {
+        for handle in std::mem::take(&mut *self.handles()) {
             // A hook may hold the last clone for a moment: a thread cannot wait for itself.
             if handle.thread().id() != thread::current().id() && handle.join().is_err() {
                 tracing::error!("a thread of the log panicked");
             }
         }
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

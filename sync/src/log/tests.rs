@@ -270,6 +270,24 @@ fn a_sealed_log_takes_the_older_records_that_a_newer_leader_hands_over() {
 }
 
 #[test]
+fn a_closed_log_leaves_its_directory_alone_although_clones_are_held() {
+    let dir = TempDir::new().unwrap();
+    for _ in 0..20 {
+        let log = open(dir.path());
+        let held = log.clone();
+        append(&log, 1, 1..=3);
+        log.close();
+        assert_eq!(held.durable(), at(1, 3), "what was taken is durable");
+        assert!(matches!(held.append(&record(1, 4, 5)), Err(LogError::Closed)));
+        assert!(held.threads.handles().is_empty(), "no thread is left to touch it");
+        // Gone, and begun anew under the same name.
+        std::fs::remove_dir_all(dir.path()).unwrap();
+        let names = || std::fs::read_dir(dir.path()).map(Iterator::count).unwrap_or(0);
+        assert_eq!(names(), 0);
+    }
+}
+
+#[test]
 fn a_stop_wakes_a_waiting_reader() {
     let dir = TempDir::new().unwrap();
     let log = open(dir.path());

@@ -394,6 +394,8 @@ impl Volume {
         let running = self.running();
         running.stop();
         running.mark_building()?;
+        // Before its directory goes: others may hold this log for a while yet.
+        running.log.close();
         // What this copy acknowledged is gone with it, so it must not be taken for the same one.
         let promised = {
             let mut vow = self.vow();
