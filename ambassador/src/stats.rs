@@ -17,7 +17,7 @@ const BOUNDS_MS: [u64; 12] = [1, 2, 5, 10, 25, 100, 250, 1_000, 2_500, 5_000, 10
 pub struct Stats {
     /// Every route by name, those too that were removed and still have connections.
     pub routes: Vec<RouteStats>,
-    /// The sum over `routes`.
+    /// Over `routes`, and those that are gone.
     pub total: Tally,
     /// Most clients served at once.
     pub connections_max: usize,
@@ -32,7 +32,7 @@ pub struct RouteStats {
     pub name: String,
     /// Where it really listens.
     pub listen: Address,
-    /// Removed or replaced by a reload; only finishes what it has.
+    /// Removed by a reload; only finishes what it has.
     pub retired: bool,
     /// An arriving client would be forwarded now.
     pub forwarding: bool,
@@ -137,9 +137,14 @@ impl Tally {
         ]
     }
 
-    pub(crate) fn add(&mut self, other: &Tally) {
+    /// Adds who is there now, and no count.
+    pub(crate) fn add_now(&mut self, other: &Tally) {
         self.open_now += other.open_now;
         self.held_now += other.held_now;
+    }
+
+    pub(crate) fn add(&mut self, other: &Tally) {
+        self.add_now(other);
         self.arrived += other.arrived;
         self.held += other.held;
         self.connected += other.connected;
@@ -192,7 +197,7 @@ impl Timer {
     }
 }
 
-/// A route's counters; shared by all of its connections.
+/// A route's counters; shared by all of its connections, and by its successors over reloads.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub arrived: AtomicU64,

@@ -20,7 +20,7 @@ fn start(target: SocketAddr) -> (watch::Sender<RouteState>, Ambassador, SocketAd
         leader: Some(target.into()),
         ready: true,
         trusted_until: Moment::now() + Duration::from_secs(3600),
-        attested: None,
+        ..RouteState::unknown()
     });
     let listen = "127.0.0.1:0".parse().expect("an address");
     let mut config = RouteConfig::new("db", listen, Source::Leader(hears));
