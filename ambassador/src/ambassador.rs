@@ -56,6 +56,8 @@ pub struct Standing {
     pub forwards: bool,
     /// Clients connected to the target, or being so.
     pub open: usize,
+    /// Routes that follow the source, those too that only finish what they have.
+    pub routes: usize,
 }
 
 /// How a shutdown went.
@@ -106,7 +108,16 @@ impl Ambassador {
     /// its old configuration (and are still cut when their leader changes); clients that a
     /// removed route holds are refused. A listener stays open if any route still uses it.
     pub fn reload(&self, routes: Vec<RouteConfig>) -> Result<(), StartError> {
-        self.change(routes, Inherited::default())
+        self.reload_with(routes, Inherited::default())
+    }
+
+    /// Like [`Ambassador::reload`], on inherited listening sockets where there are some.
+    pub fn reload_with(
+        &self,
+        routes: Vec<RouteConfig>,
+        inherited: Inherited,
+    ) -> Result<(), StartError> {
+        self.change(routes, inherited)
     }
 
     /// Where the route really listens.
@@ -142,12 +153,13 @@ impl Ambassador {
         let state = self.state();
         let retired = state.retired.iter().filter_map(Weak::upgrade);
         let all = state.routes.values().cloned().chain(retired);
-        let mut standing = Standing { version: u64::MAX, forwards: false, open: 0 };
+        let mut standing = Standing { version: u64::MAX, ..Standing::default() };
         for router in all.filter(|router| router.follows(source)) {
             let one = router.standing();
             standing.version = standing.version.min(one.version);
             standing.forwards |= one.forwards;
             standing.open += one.open;
+            standing.routes += 1;
         }
         standing
     }

@@ -203,6 +203,7 @@ impl Router {
             version: state.route.leader().map_or(u64::MAX, |news| news.version),
             forwards: state.route.is_forwarding(now),
             open: state.route.forwarded(),
+            routes: 1,
         }
     }
 

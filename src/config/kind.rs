@@ -46,6 +46,8 @@ pub enum Kind {
     Size,
     /// A list of words: a command and its arguments, or addresses.
     Words,
+    /// Where lines go: `off`, `stdout`, or an absolute path.
+    Log,
 }
 
 /// A value that was read and fits its kind.
@@ -122,6 +124,10 @@ impl Kind {
                     _ => Err("begins as a list but is none".into()),
                 }
             }
+            Kind::Log => checked(
+                matches!(text, "off" | "stdout") || text.starts_with('/'),
+                "is neither \"off\" nor \"stdout\" nor an absolute path",
+            ),
             Kind::Words => Ok(Value::Words(text.split_whitespace().map(str::to_owned).collect())),
         }
     }
@@ -152,6 +158,7 @@ impl Kind {
                 span_text(Duration::from_millis(*least_ms)),
                 span_text(Duration::from_millis(*most_ms)),
             ),
+            Kind::Log => "\"off\", \"stdout\", or the path of a file".into(),
             Kind::Size => "a size such as \"512KiB\", \"64MiB\" or \"4GiB\"".into(),
             Kind::Words => {
                 "a list of texts such as [\"redis-server\", \"--port\", \"6379\"]".into()

@@ -10,7 +10,6 @@ mod lead;
 mod node;
 mod preflight;
 mod publish;
-pub mod routes;
 mod run;
 mod service;
 pub mod situation;
