@@ -41,7 +41,7 @@ fn replica() -> Vec<u8> {
         "node": "a", "volume": "02".repeat(16), "peer": "10.0.0.1:7400", "api": "0.0.0.0:7480",
         "role": "leader", "state": "", "position": { "epoch": 7, "seq": 1 }, "applied": 1,
         "head": 1, "lag": values::Lag::default(), "promised": 7, "building": false, "time": 0,
-        "version": "", "tags": values::Tags::default(), "suspects": null, "stored": 0,
+        "version": "", "tags": values::Tags::default(),
     }))
     .unwrap()
 }
