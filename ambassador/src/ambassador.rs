@@ -17,7 +17,7 @@ use crate::health;
 use crate::listen::{Bound, Door, Inherited, bind};
 use crate::route::RouteState;
 use crate::router::{Router, follow};
-use crate::stats::{Counters, RouteStats, Stats, Tally};
+use crate::stats::{Counters, Histogram, RouteStats, Stats, Tally};
 use crate::worker::Worker;
 
 /// Descriptors that are not clients': the daemon's own, listeners, event loops, pipes.
@@ -169,8 +169,11 @@ impl Ambassador {
         let mut state = self.state();
         state.retired.retain(|router| router.strong_count() > 0);
         let mut total = Tally::default();
+        let (mut hold_time, mut connect_time) = (Histogram::default(), Histogram::default());
         for counters in state.counters.values() {
             total.add(&counters.tally(0, 0));
+            hold_time.add(&counters.hold_time.snapshot());
+            connect_time.add(&counters.connect_time.snapshot());
         }
         let mut routes: Vec<RouteStats> =
             state.routes.values().map(|router| router.stats()).collect();
@@ -187,8 +190,14 @@ impl Ambassador {
         for route in &routes {
             total.add_now(&route.tally);
         }
-        let accept_paused = self.shared.paused.load(Relaxed);
-        Stats { routes, total, connections_max: self.shared.connections_max, accept_paused }
+        Stats {
+            routes,
+            total,
+            hold_time,
+            connect_time,
+            connections_max: self.shared.connections_max,
+            accept_paused: self.shared.paused.load(Relaxed),
+        }
     }
 
     /// Stops listening, lets clients finish for `drain`, resets those that have not.

@@ -19,6 +19,10 @@ pub struct Stats {
     pub routes: Vec<RouteStats>,
     /// Over `routes`, and those that are gone.
     pub total: Tally,
+    /// As each route's, over all of them and those that are gone.
+    pub hold_time: Histogram,
+    /// As each route's, over all of them and those that are gone.
+    pub connect_time: Histogram,
     /// Most clients served at once.
     pub connections_max: usize,
     /// Times that accepting paused for want of file descriptors or memory.
@@ -171,6 +175,31 @@ pub struct Histogram {
     pub sum_us: u64,
 }
 
+impl Histogram {
+    pub(crate) fn add(&mut self, other: &Histogram) {
+        if self.at_most_ms.is_empty() {
+            self.at_most_ms = BOUNDS_MS.iter().map(|bound| (*bound, 0)).collect();
+        }
+        for (sum, more) in self.at_most_ms.iter_mut().zip(&other.at_most_ms) {
+            sum.1 += more.1;
+        }
+        self.count += other.count;
+        self.sum_us += other.sum_us;
+    }
+
+    /// Mean, and a bound that 99 of 100 keep (the bucket's; none if they are beyond the last), both
+    /// in milliseconds.
+    pub(crate) fn mean_and_p99_ms(&self) -> Option<(f64, Option<u64>)> {
+        if self.count == 0 {
+            return None;
+        }
+        let wanted = self.count - self.count / 100;
+        let bound = self.at_most_ms.iter().find(|(_, count)| *count >= wanted);
+        let mean = self.sum_us as f64 / self.count as f64 / 1e3;
+        Some((mean, bound.map(|(bound, _)| *bound)))
+    }
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Timer {
     buckets: [AtomicU64; BOUNDS_MS.len() + 1],
@@ -274,5 +303,11 @@ pub(crate) fn example() -> Stats {
     let upstream = UpstreamStats { address: address("10.0.0.9:2379"), alive: false, open: 0 };
     let routes =
         vec![route("pg\"1\"", leader), route("etcd", RouteTarget::Upstreams(vec![upstream]))];
-    Stats { routes, total: Tally::default(), connections_max: 100, accept_paused: 2 }
+    let total = Tally { arrived: 9, ..Tally::default() };
+    let mut hold_time = Histogram::default();
+    for route in &routes {
+        hold_time.add(&route.hold_time);
+    }
+    let connect_time = Histogram::default();
+    Stats { routes, total, hold_time, connect_time, connections_max: 100, accept_paused: 2 }
 }
