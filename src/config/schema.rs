@@ -143,7 +143,12 @@ pub const SCHEMA: &[Key] = &[
     key("process.init", Kind::Words, None, "Fills an empty volume: once in the cluster's life."),
     key("process.user", Kind::Text, None, "Whom the service runs as: a name, or UID or UID:GID."),
     key("process.workdir", Kind::Path, Some("/"), "Where the service starts."),
-    key("process.address", Kind::HostPort, None, "Where the service answers clients (TCP)."),
+    key(
+        "process.address",
+        Kind::Service,
+        None,
+        "Where the service answers clients. A Unix socket is for ambassadors of this machine.",
+    ),
     key(
         "process.ready.tcp",
         Kind::Bool,

@@ -139,6 +139,9 @@ fn an_ambassador_of_fixed_addresses_needs_no_coordinator() {
     let error = Document::load(None, env(&led)).unwrap().ambassador().expect_err("refused");
     let missing: Vec<_> = error.problems.iter().map(|problem| problem.what.as_str()).collect();
     assert_eq!(missing, ["`service` is missing", "`coordination` is missing"]);
+    let bad = [alone[0], ("MAINSTAY_AMBASSADOR__ROUTE__0__UPSTREAMS", "x:1 unix:sock")];
+    let error = Document::load(None, env(&bad)).unwrap().ambassador().expect_err("refused");
+    assert!(error.problems[0].what.contains("`unix:sock` is no address"), "{error}");
 }
 
 #[test]

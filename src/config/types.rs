@@ -99,7 +99,7 @@ pub struct ProcessConfig {
     pub user: Option<String>,
     /// Where it starts.
     pub workdir: PathBuf,
-    /// Where it answers clients, as `host:port`.
+    /// Where it answers clients, as `host:port` or `unix:/path`.
     pub address: Option<String>,
     /// When it counts as ready.
     pub ready: ReadyConfig,
@@ -125,7 +125,7 @@ pub struct ReadyConfig {
 /// How it is found out whether the service is ready.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReadyProbe {
-    /// This `host:port` connects.
+    /// This `host:port` or `unix:/path` connects.
     Tcp(String),
     /// This exits with 0.
     Command(Vec<String>),
@@ -224,7 +224,7 @@ pub enum RouteTo {
     Leader(String),
     /// One of some fixed addresses.
     Upstreams {
-        /// Each as `host:port`.
+        /// Each as `host:port` or `unix:/path`.
         addresses: Vec<String>,
         /// The first that is alive, rather than the one with the fewest connections.
         first_alive: bool,

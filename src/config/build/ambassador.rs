@@ -1,5 +1,7 @@
 //! The ambassador's part of the configuration: what holds for all routes, and each route's own.
 
+use mainstay_ambassador::Address;
+
 use super::super::types::{
     AccessLogConfig, AmbassadorConfig, CheckConfig, HoldConfig, KeepaliveConfig, RouteConfig,
     RouteTo,
@@ -62,7 +64,7 @@ impl Builder<'_> {
         let to = match (leader, upstreams) {
             (Some(service), None) => RouteTo::Leader(service),
             (None, Some(addresses)) => RouteTo::Upstreams {
-                addresses,
+                addresses: self.upstreams(&at("upstreams"), addresses),
                 first_alive: document.text(&at("order")).as_deref() == Some("first-alive"),
                 check: CheckConfig {
                     interval: self.defaulted(document.duration(&at("check.interval"))),
@@ -83,6 +85,17 @@ impl Builder<'_> {
         let listen = self.required(&at("listen"), "\"127.0.0.1:6432\"");
         let name = document.text(&at("name")).unwrap_or_else(|| format!("route-{n}"));
         Some(self.options(&prefix, name, listen, to))
+    }
+
+    /// The addresses, each of which must be one.
+    fn upstreams(&mut self, path: &str, addresses: Vec<String>) -> Vec<String> {
+        for text in &addresses {
+            if let Err(error) = text.parse::<Address>() {
+                let fix = "name each upstream so that it can be connected to";
+                self.refuse(path, format!("`{path}`: {error}"), fix);
+            }
+        }
+        addresses
     }
 
     /// A route whose options stand below `prefix`, or else below [`ALL`].
