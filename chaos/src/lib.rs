@@ -8,4 +8,5 @@ pub mod demo;
 pub mod live;
 pub mod measure;
 pub mod pgbench;
+pub mod switchover;
 pub mod workload;

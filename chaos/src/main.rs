@@ -23,6 +23,8 @@ enum Command {
     Demo(Demo),
     /// Compare pgbench with and without Mainstay, in one run
     Pgbench(mainstay_chaos::pgbench::Options),
+    /// Hand leadership over again and again, under clients that reconnect per transaction
+    Switchover(mainstay_chaos::switchover::Options),
 }
 
 #[derive(Debug, Args)]
@@ -84,5 +86,6 @@ async fn run(command: Command) -> Result<()> {
             Ok(())
         }
         Command::Pgbench(options) => mainstay_chaos::pgbench::run(&options).await,
+        Command::Switchover(options) => mainstay_chaos::switchover::run(&options).await,
     }
 }
