@@ -95,6 +95,7 @@ mod tests {
             invoked: Duration::from_millis(from),
             ended: Duration::from_millis(to),
             outcome: Outcome::Acknowledged,
+            server: None,
         }
     }
 

@@ -1,5 +1,6 @@
 //! Clients that write without pause, through failovers, and remember everything.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use anyhow::Result;
 use tokio::task::JoinSet;
 
 use super::client::Client;
-use super::history::{History, Outcome, Write};
+use super::history::{History, Outcome, ServerId, Write};
 use crate::live::{PATIENCE, Service, until};
 
 /// A running crowd of writers.
@@ -17,7 +18,7 @@ pub struct Writers {
     /// What they did so far.
     pub history: History,
     service: Service,
-    port: u16,
+    address: SocketAddr,
     stopped: Arc<AtomicBool>,
     tasks: JoinSet<()>,
 }
@@ -28,18 +29,27 @@ impl Writers {
     /// # Errors
     /// The service cannot be prepared.
     pub async fn start(service: Service, port: u16, clients: u32) -> Result<Writers> {
-        Client::connect(service, port).await?.prepare().await?;
-        let mut writers = Writers {
-            history: History::default(),
-            service,
-            port,
-            stopped: Arc::default(),
-            tasks: JoinSet::new(),
-        };
+        let address = ([127, 0, 0, 1], port).into();
+        Writers::start_at(service, address, clients, History::default()).await
+    }
+
+    /// Starts `clients` writers at an address; what they do goes into `history`.
+    ///
+    /// # Errors
+    /// The service cannot be prepared.
+    pub async fn start_at(
+        service: Service,
+        address: SocketAddr,
+        clients: u32,
+        history: History,
+    ) -> Result<Writers> {
+        Client::connect_to(service, address).await?.prepare().await?;
+        let mut writers =
+            Writers { history, service, address, stopped: Arc::default(), tasks: JoinSet::new() };
         for client in 1..=clients {
             let history = writers.history.clone();
             let stopped = Arc::clone(&writers.stopped);
-            writers.tasks.spawn(write_on(service, port, client, history, stopped));
+            writers.tasks.spawn(write_on(service, address, client, history, stopped));
         }
         Ok(writers)
     }
@@ -65,7 +75,7 @@ impl Writers {
         self.stopped.store(true, Ordering::Relaxed);
         while self.tasks.join_next().await.is_some() {}
         let present = until("a reader", PATIENCE, Duration::from_millis(200), async || {
-            Client::connect(self.service, self.port).await.ok()?.read_all().await.ok()
+            Client::connect_to(self.service, self.address).await.ok()?.read_all().await.ok()
         })
         .await?;
         Ok((self.history, present))
@@ -74,7 +84,7 @@ impl Writers {
 
 async fn write_on(
     service: Service,
-    port: u16,
+    address: SocketAddr,
     client: u32,
     history: History,
     stopped: Arc<AtomicBool>,
@@ -82,8 +92,8 @@ async fn write_on(
     let mut number = 0;
     let mut connection = None;
     while !stopped.load(Ordering::Relaxed) {
-        let Some(connected) = connection.as_mut() else {
-            connection = Client::connect(service, port).await.ok();
+        let Some((connected, server)) = connection.as_mut() else {
+            connection = connect(service, address, &history).await.ok();
             if connection.is_none() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
@@ -93,10 +103,22 @@ async fn write_on(
         let invoked = history.now();
         let result = connected.write(client, number).await;
         let outcome = if result.is_ok() { Outcome::Acknowledged } else { Outcome::Unknown };
-        history.record(Write { client, number, invoked, ended: history.now(), outcome });
+        let (ended, server) = (history.now(), Some(*server));
+        history.record(Write { client, number, invoked, ended, outcome, server });
         if let Err(error) = result {
             tracing::debug!(client, number, %error, "a write's outcome is unknown");
             connection = None;
         }
     }
+}
+
+async fn connect(
+    service: Service,
+    address: SocketAddr,
+    history: &History,
+) -> Result<(Client, ServerId)> {
+    let began = history.now();
+    let mut client = Client::connect_to(service, address).await?;
+    let name = client.server().await?;
+    Ok((client, history.connected(began, &name)))
 }
