@@ -1,6 +1,9 @@
 //! What a run came to, for machines (JSON) and for people.
 
+mod html;
 mod parts;
+mod picture;
+pub mod summary;
 mod timeline;
 
 use std::path::{Path, PathBuf};
@@ -145,7 +148,7 @@ impl Report {
         let _ = std::fs::copy(ambassador, logs.join("ambassador.log"));
     }
 
-    /// Writes `report.json`.
+    /// Writes `report.json` and `report.html`.
     ///
     /// # Errors
     /// The folder cannot be written.
@@ -154,6 +157,7 @@ impl Report {
             .with_context(|| format!("make {}", self.folder.display()))?;
         let json = serde_json::to_string_pretty(self)?;
         std::fs::write(self.folder.join("report.json"), json)?;
+        std::fs::write(self.folder.join("report.html"), self.html())?;
         Ok(())
     }
 }

@@ -5,6 +5,7 @@ use anyhow::{Result, ensure};
 
 use super::{Options, run};
 use crate::report::Report;
+use crate::report::summary::by_kind;
 
 /// Runs, writes the report, and says what came of it.
 ///
@@ -36,6 +37,18 @@ fn print(report: &Report) {
         }
     }
     println!();
+    for row in by_kind([report]) {
+        if let Some((median, max)) = row.median_and_max() {
+            println!(
+                "{:16} {:3} alone: median {:.2} s, max {:.2} s without an acknowledged write",
+                row.kind.name(),
+                row.pauses.len(),
+                median.as_secs_f64(),
+                max.as_secs_f64()
+            );
+        }
+    }
+    println!();
     for failover in &report.failovers {
         println!("{}", failover.line());
     }
@@ -50,5 +63,5 @@ fn print(report: &Report) {
     if let Some(recovery) = report.recovery {
         println!("\nall nodes in their roles {:.1} s after the last fault", recovery.as_secs_f64());
     }
-    println!("the report: {}", report.folder().join("report.json").display());
+    println!("the report: {}", report.folder().join("report.html").display());
 }
