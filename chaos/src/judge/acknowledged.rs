@@ -84,6 +84,7 @@ fn key(write: &Write) -> (u32, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::workload::Way;
 
     fn write(number: u64, server: u32) -> Write {
         Write {
@@ -93,6 +94,7 @@ mod tests {
             ended: Duration::from_secs(10 * number + 1),
             outcome: Outcome::Acknowledged,
             server: Some(ServerId(server)),
+            way: Way::Ambassador,
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::Finding;
 use crate::workload::history::Connection;
-use crate::workload::{Outcome, ServerId};
+use crate::workload::{Outcome, ServerId, Way};
 
 /// One answer to a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub struct Answer {
     pub outcome: Outcome,
     /// Who answered.
     pub server: ServerId,
+    /// How the client had got there.
+    pub way: Way,
 }
 
 /// When each server was first known to have acknowledged something.
@@ -72,7 +74,8 @@ pub fn one_writer(answers: &[Answer]) -> Finding {
 #[must_use]
 pub fn forwarded(connections: &[Connection], answers: &[Answer], bound: Duration) -> Finding {
     let firsts = firsts(answers);
-    let late = connections.iter().filter_map(|connection| {
+    let led = connections.iter().filter(|connection| connection.way == Way::Ambassador);
+    let late = led.filter_map(|connection| {
         let (by, first) = newest(&firsts, connection.began.checked_sub(bound)?)?;
         let own = *firsts.get(&connection.server)?;
         (by != connection.server && own < first).then(|| {
@@ -93,6 +96,36 @@ pub fn forwarded(connections: &[Connection], answers: &[Answer], bound: Duration
     }
 }
 
+/// Whoever is connected to a deposed leader through the ambassador is cut off: no request stays open
+/// for longer than `bound` after a later server's first acknowledgement.
+#[must_use]
+pub fn cut(answers: &[Answer], bound: Duration) -> Finding {
+    let firsts = firsts(answers);
+    let led: Vec<_> = answers.iter().filter(|answer| answer.way == Way::Ambassador).collect();
+    let left = led.iter().filter_map(|answer| {
+        let own = *firsts.get(&answer.server)?;
+        // The first that began after this one: from then on the client waits in vain.
+        let later = firsts.iter().filter(|(_, first)| **first > own).min_by_key(|(_, at)| **at)?;
+        let (by, first) = (later.0, *later.1);
+        (answer.invoked < first && answer.ended > first + bound).then(|| {
+            format!(
+                "a request sent to server {} at {:.3} s was left open until {:.3} s, though \
+                 server {} had begun at {:.3} s",
+                answer.server.0,
+                answer.invoked.as_secs_f64(),
+                answer.ended.as_secs_f64(),
+                by.0,
+                first.as_secs_f64()
+            )
+        })
+    });
+    Finding {
+        check: format!("clients of a deposed leader are cut off {bound:?} after another began"),
+        looked_at: format!("{} requests", led.len()),
+        violations: left.collect(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,6 +136,7 @@ mod tests {
             ended: Duration::from_secs(ended),
             outcome: Outcome::Acknowledged,
             server: ServerId(server),
+            way: Way::Ambassador,
         }
     }
 
@@ -117,12 +151,25 @@ mod tests {
     }
 
     #[test]
+    fn a_request_that_is_left_open_at_a_deposed_leader_is_found() {
+        let mut answers = [answer(0, 0, 1), answer(0, 2, 6), answer(1, 4, 5)];
+        let bound = Duration::from_secs(3);
+        assert!(cut(&answers, bound).is_clean());
+        answers[1].ended = Duration::from_secs(9);
+        answers[1].outcome = Outcome::Unknown;
+        assert_eq!(cut(&answers, bound).violations.len(), 1);
+        answers[1].way = Way::Direct;
+        assert!(cut(&answers, bound).is_clean(), "nobody cuts those");
+    }
+
+    #[test]
     fn a_connection_to_a_deposed_leader_is_found_after_the_bound() {
         let answers = [answer(0, 0, 1), answer(1, 4, 5)];
         let to = |server, began| Connection {
             began: Duration::from_secs(began),
             ended: Duration::from_secs(began + 1),
             server: ServerId(server),
+            way: Way::Ambassador,
         };
         let bound = Duration::from_secs(3);
         assert!(forwarded(&[to(0, 7), to(1, 20)], &answers, bound).is_clean());

@@ -43,6 +43,7 @@ pub(super) fn judge(report: &mut Report, history: &History, present: &Present, o
     report.findings.push(leadership::check(&report.reigns));
     let answers = answers(history);
     report.findings.push(routes::one_writer(&answers));
+    report.findings.push(routes::cut(&answers, options.lease()));
     report.findings.push(routes::forwarded(&history.connections(), &answers, options.lease()));
 }
 

@@ -19,7 +19,7 @@ pub(super) async fn play(
     duration: Duration,
     history: &History,
 ) -> Result<Vec<Fault>> {
-    let start = history.now();
+    let mut start = history.now();
     let mut waiting = planned.iter();
     let mut next = waiting.next();
     let mut faults: Vec<Fault> = Vec::new();
@@ -27,7 +27,7 @@ pub(super) async fn play(
     let mut open: Vec<(usize, Duration, Undo)> = Vec::new();
     loop {
         let now = history.now() - start;
-        while let Some(index) = open.iter().position(|(_, until, _)| *until <= now) {
+        while let Some(index) = open.iter().position(|(_, until, _)| *until <= history.now()) {
             let (fault, _, undo) = open.swap_remove(index);
             tracing::info!(kind = %faults[fault].kind, "undone");
             nemesis.undo(undo)?;
@@ -36,17 +36,20 @@ pub(super) async fn play(
         if let Some(fault) = next.filter(|fault| fault.at <= now) {
             next = waiting.next();
             let at = history.now();
+            // What comes late, or takes its time, must not push the next ones into one another.
+            let late = now - fault.at;
             let done = nemesis.inject(fault.kind, fault.choice).await;
             let done_at = history.now();
             let (on, skipped) = match &done {
                 Ok(done) => (done.on.clone(), None),
                 Err(error) => (String::new(), Some(format!("{error:#}"))),
             };
+            start += late + (done_at - at);
             tracing::info!(kind = %fault.kind, on, ?skipped, "fault");
             let until = skipped.is_some().then_some(done_at);
             faults.push(Fault::new(fault.kind, on, at, done_at, until, skipped));
             if let Ok(done) = done {
-                open.push((faults.len() - 1, history.now() - start + fault.lasts, done.undo));
+                open.push((faults.len() - 1, done_at + fault.lasts, done.undo));
             }
         }
         nemesis.tend()?;

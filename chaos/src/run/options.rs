@@ -91,6 +91,17 @@ pub struct Options {
     pub out: PathBuf,
 }
 
+impl Default for Options {
+    fn default() -> Options {
+        #[derive(clap::Parser)]
+        struct Alone {
+            #[command(flatten)]
+            options: Options,
+        }
+        <Alone as clap::Parser>::parse_from(["chaos"]).options
+    }
+}
+
 impl Options {
     /// The kinds of faults to make.
     #[must_use]

@@ -13,7 +13,7 @@ use crate::observe::metrics::Samples;
 use crate::observe::{from_coordinator, from_samples};
 use crate::report::{Point, Report};
 use crate::workload::appends::Appenders;
-use crate::workload::{History, Outcome, Writers};
+use crate::workload::{History, Outcome, Way, Writers};
 
 /// Everybody who writes.
 #[derive(Debug)]
@@ -33,8 +33,10 @@ impl Crowd {
     pub async fn start(cluster: &Cluster, options: &Options, history: &History) -> Result<Crowd> {
         anyhow::ensure!(has_clients(options.service), "that service has no clients yet");
         let (entrance, clients) = (cluster.entrance(), options.clients);
-        let writers =
-            Writers::start_at(options.service, entrance, clients, history.clone()).await?;
+        let mut writers = Writers::start_at(options.service, entrance, clients, history).await?;
+        for (client, replica) in (clients + 1..).zip(&cluster.replicas) {
+            writers.add((replica.address(), replica.service_port).into(), client, Way::Direct);
+        }
         let appenders = match options.service {
             Service::Postgres => {
                 Some(Appenders::start(entrance, clients, options.seed, history).await?)
@@ -62,11 +64,11 @@ impl Crowd {
 pub(super) fn answers(history: &History) -> Vec<Answer> {
     let writes = history.writes().into_iter().filter_map(|write| {
         let (invoked, ended, outcome) = (write.invoked, write.ended, write.outcome);
-        Some(Answer { invoked, ended, outcome, server: write.server? })
+        Some(Answer { invoked, ended, outcome, server: write.server?, way: write.way })
     });
     let transactions = history.transactions().into_iter().map(|one| {
         let (invoked, ended, outcome) = (one.invoked, one.ended, one.outcome);
-        Answer { invoked, ended, outcome, server: one.server }
+        Answer { invoked, ended, outcome, server: one.server, way: Way::Ambassador }
     });
     let mut all: Vec<_> = writes.chain(transactions).collect();
     all.sort_by_key(|answer| answer.ended);
@@ -84,7 +86,7 @@ pub(super) fn fill(
     let answers = answers(history);
     let acknowledged: Vec<_> = answers
         .iter()
-        .filter(|answer| answer.outcome == Outcome::Acknowledged)
+        .filter(|answer| answer.outcome == Outcome::Acknowledged && answer.way == Way::Ambassador)
         .map(|answer| answer.ended)
         .collect();
     let changes = watch.map(CoordinatorWatch::changes).unwrap_or_default();

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio_postgres::error::SqlState;
 
 use super::client::{ANSWER_TIMEOUT, connect_postgres, postgres_server};
-use super::history::{History, Outcome, ServerId};
+use super::history::{History, Outcome, ServerId, Way};
 use crate::live::{PATIENCE, until};
 
 /// How many lists are in use at a time. Few, so that transactions meet.
@@ -142,7 +142,7 @@ impl Appender {
         tokio::time::timeout(2 * ANSWER_TIMEOUT, async {
             let client = connect_postgres(self.address).await?;
             let name = postgres_server(&client).await?;
-            Ok((client, self.history.connected(began, &name)))
+            Ok((client, self.history.connected(began, &name, Way::Ambassador)))
         })
         .await
         .context("no connection in time")?

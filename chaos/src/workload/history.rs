@@ -31,6 +31,18 @@ pub struct Write {
     pub outcome: Outcome,
     /// Whose client it was of, if that is known.
     pub server: Option<ServerId>,
+    /// How that client got there.
+    pub way: Way,
+}
+
+/// How a client gets to a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Through the ambassador.
+    Ambassador,
+    /// At a node's own address: such a client sees what a replica does that nobody should be led
+    /// to any more.
+    Direct,
 }
 
 /// One run of the service's process, from its start to its end, as its clients tell it from others.
@@ -46,6 +58,8 @@ pub struct Connection {
     pub ended: Duration,
     /// To whom it led.
     pub server: ServerId,
+    /// How.
+    pub way: Way,
 }
 
 /// All writes so far; clones share it.
@@ -58,6 +72,7 @@ pub struct History {
 #[derive(Debug, Default)]
 struct Events {
     writes: Vec<Write>,
+    acknowledged: usize,
     kills: Vec<Kill>,
     transactions: Vec<Transaction>,
     connections: Vec<Connection>,
@@ -88,7 +103,9 @@ impl History {
 
     /// Adds a write that has ended.
     pub fn record(&self, write: Write) {
-        self.lock().writes.push(write);
+        let mut events = self.lock();
+        events.acknowledged += usize::from(write.outcome == Outcome::Acknowledged);
+        events.writes.push(write);
     }
 
     /// Adds a transaction that has ended.
@@ -97,7 +114,7 @@ impl History {
     }
 
     /// Notes a connection to the server of this name, which stands for one run of its process.
-    pub fn connected(&self, began: Duration, name: &str) -> ServerId {
+    pub fn connected(&self, began: Duration, name: &str, way: Way) -> ServerId {
         let ended = self.now();
         let mut events = self.lock();
         let known = events.servers.iter().position(|server| server == name);
@@ -106,7 +123,7 @@ impl History {
             events.servers.len() - 1
         });
         let server = ServerId(u32::try_from(index).expect("there are few servers"));
-        events.connections.push(Connection { began, ended, server });
+        events.connections.push(Connection { began, ended, server, way });
         server
     }
 
@@ -157,7 +174,7 @@ impl History {
     /// How many writes were acknowledged.
     #[must_use]
     pub fn acknowledged(&self) -> usize {
-        self.lock().writes.iter().filter(|write| write.outcome == Outcome::Acknowledged).count()
+        self.lock().acknowledged
     }
 
     /// The first acknowledged write that was sent after `then`.

@@ -10,5 +10,5 @@ pub mod writers;
 
 pub use check::{Verdict, check};
 pub use client::Client;
-pub use history::{History, Outcome, ServerId, Write};
+pub use history::{History, Outcome, ServerId, Way, Write};
 pub use writers::Writers;

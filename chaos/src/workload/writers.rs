@@ -9,7 +9,7 @@ use anyhow::Result;
 use tokio::task::JoinSet;
 
 use super::client::Client;
-use super::history::{History, Outcome, ServerId, Write};
+use super::history::{History, Outcome, ServerId, Way, Write};
 use crate::live::{PATIENCE, Service, until};
 
 /// A running crowd of writers.
@@ -30,7 +30,7 @@ impl Writers {
     /// The service cannot be prepared.
     pub async fn start(service: Service, port: u16, clients: u32) -> Result<Writers> {
         let address = ([127, 0, 0, 1], port).into();
-        Writers::start_at(service, address, clients, History::default()).await
+        Writers::start_at(service, address, clients, &History::default()).await
     }
 
     /// Starts `clients` writers at an address; what they do goes into `history`.
@@ -41,17 +41,33 @@ impl Writers {
         service: Service,
         address: SocketAddr,
         clients: u32,
-        history: History,
+        history: &History,
     ) -> Result<Writers> {
         Client::connect_to(service, address).await?.prepare().await?;
-        let mut writers =
-            Writers { history, service, address, stopped: Arc::default(), tasks: JoinSet::new() };
+        let mut writers = Writers {
+            history: history.clone(),
+            service,
+            address,
+            stopped: Arc::default(),
+            tasks: JoinSet::new(),
+        };
         for client in 1..=clients {
-            let history = writers.history.clone();
-            let stopped = Arc::clone(&writers.stopped);
-            writers.tasks.spawn(write_on(service, address, client, history, stopped));
+            writers.add(address, client, Way::Ambassador);
         }
         Ok(writers)
+    }
+
+    /// Adds a writer, by a number that no other has, at another address.
+    pub fn add(&mut self, address: SocketAddr, client: u32, way: Way) {
+        let one = Writer {
+            service: self.service,
+            address,
+            client,
+            way,
+            history: self.history.clone(),
+            stopped: Arc::clone(&self.stopped),
+        };
+        self.tasks.spawn(one.run());
     }
 
     /// Waits until `count` more writes were acknowledged.
@@ -82,43 +98,50 @@ impl Writers {
     }
 }
 
-async fn write_on(
+struct Writer {
     service: Service,
     address: SocketAddr,
     client: u32,
+    way: Way,
     history: History,
     stopped: Arc<AtomicBool>,
-) {
-    let mut number = 0;
-    let mut connection = None;
-    while !stopped.load(Ordering::Relaxed) {
-        let Some((connected, server)) = connection.as_mut() else {
-            connection = connect(service, address, &history).await.ok();
-            if connection.is_none() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
+}
+
+impl Writer {
+    async fn run(self) {
+        let mut number = 0;
+        let mut connection = None;
+        while !self.stopped.load(Ordering::Relaxed) {
+            if self.way == Way::Direct {
+                tokio::time::sleep(DIRECT_PAUSE).await;
             }
-            continue;
-        };
-        number += 1;
-        let invoked = history.now();
-        let result = connected.write(client, number).await;
-        let outcome = if result.is_ok() { Outcome::Acknowledged } else { Outcome::Unknown };
-        let (ended, server) = (history.now(), Some(*server));
-        history.record(Write { client, number, invoked, ended, outcome, server });
-        if let Err(error) = result {
-            tracing::debug!(client, number, %error, "a write's outcome is unknown");
-            connection = None;
+            let Some((connected, server)) = connection.as_mut() else {
+                connection = self.connect().await.ok();
+                if connection.is_none() {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                continue;
+            };
+            number += 1;
+            let (client, invoked) = (self.client, self.history.now());
+            let result = connected.write(client, number).await;
+            let outcome = if result.is_ok() { Outcome::Acknowledged } else { Outcome::Unknown };
+            let (ended, server, way) = (self.history.now(), Some(*server), self.way);
+            self.history.record(Write { client, number, invoked, ended, outcome, server, way });
+            if let Err(error) = result {
+                tracing::debug!(client, number, %error, "a write's outcome is unknown");
+                connection = None;
+            }
         }
+    }
+
+    async fn connect(&self) -> Result<(Client, ServerId)> {
+        let began = self.history.now();
+        let mut client = Client::connect_to(self.service, self.address).await?;
+        let name = client.server().await?;
+        Ok((client, self.history.connected(began, &name, self.way)))
     }
 }
 
-async fn connect(
-    service: Service,
-    address: SocketAddr,
-    history: &History,
-) -> Result<(Client, ServerId)> {
-    let began = history.now();
-    let mut client = Client::connect_to(service, address).await?;
-    let name = client.server().await?;
-    Ok((client, history.connected(began, &name)))
-}
+/// Direct clients are there to see, not to make work.
+const DIRECT_PAUSE: Duration = Duration::from_millis(50);
