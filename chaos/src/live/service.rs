@@ -79,7 +79,7 @@ stop_grace = "30s"
             }
             Service::Redis => format!(
                 r#"[process]
-command = ["redis-server", "--dir", "{mount}", "--port", "{port}", "--bind", "{address}", "--appendonly", "yes", "--appendfsync", "always", "--save", ""]
+command = ["redis-server", "--dir", "{mount}", "--port", "{port}", "--bind", "{address}", "--protected-mode", "no", "--appendonly", "yes", "--appendfsync", "always", "--save", ""]
 address = "{address}:{port}"
 ready = {{ command = ["redis-cli", "-h", "{address}", "-p", "{port}", "get", "ready-check"], interval = "100ms", timeout = "3s" }}
 stop_signal = "SIGTERM"
