@@ -23,6 +23,8 @@ enum Command {
     Demo(Demo),
     /// Make faults under writing clients and judge what became of everything
     Live(mainstay_chaos::run::Options),
+    /// The same, seed after seed and service after service, for hours
+    Night(mainstay_chaos::run::night::Night),
     /// Compare pgbench with and without Mainstay, in one run
     Pgbench(mainstay_chaos::pgbench::Options),
 }
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         // It makes a runtime of its own, inside its world.
         Command::Live(options) => mainstay_chaos::run::command(&options),
+        Command::Night(options) => mainstay_chaos::run::night::night(&options),
         command => on_loopback(command),
     };
     match result {
@@ -93,7 +96,7 @@ async fn run(command: Command) -> Result<()> {
             demo::run(&Show { plan, kills, clients, restart: true, pgbench }).await?;
             Ok(())
         }
-        Command::Live(_) => unreachable!("it is run elsewhere"),
+        Command::Live(_) | Command::Night(_) => unreachable!("it is run elsewhere"),
         Command::Pgbench(options) => mainstay_chaos::pgbench::run(&options).await,
     }
 }

@@ -154,6 +154,17 @@ impl Etcd {
         Ok(())
     }
 
+    /// Deletes what the members hold; all must be down.
+    ///
+    /// # Errors
+    /// A folder cannot be removed.
+    pub fn wipe(&self) -> Result<()> {
+        for member in &self.members {
+            std::fs::remove_dir_all(member.folder.join("data"))?;
+        }
+        Ok(())
+    }
+
     /// Whether a member was started and not killed since.
     #[must_use]
     pub fn is_started(&self, index: usize) -> bool {

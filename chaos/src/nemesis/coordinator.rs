@@ -1,4 +1,4 @@
-//! etcd without its leader, and without a quorum.
+//! etcd without its leader, without a quorum, and without its memory.
 //!
 //! Must hold: everything, for data never goes through the coordinator. While it elects a new leader
 //! of its own nobody is deposed, since leases outlast that. Without a quorum nobody can take over;
@@ -27,6 +27,18 @@ pub(super) fn stop(nemesis: &mut Nemesis) -> Result<Done> {
     }
     let names: Vec<_> = members.iter().map(|member| format!("etcd{member}")).collect();
     Ok(Done::to(names.join(", "), Undo::StartEtcd(members)))
+}
+
+/// All members with all that they hold, and empty ones in their places. A config that a quorum's
+/// vows still hold may be put back; epochs must go on rising.
+pub(super) fn wipe(nemesis: &mut Nemesis) -> Result<Done> {
+    let etcd = etcd(nemesis)?;
+    etcd.kill_all();
+    etcd.wipe()?;
+    for member in 0..etcd.size() {
+        etcd.start_member(member)?;
+    }
+    Ok(Done::to("etcd", Undo::Nothing))
 }
 
 pub(super) fn start(nemesis: &mut Nemesis, members: &[usize]) -> Result<()> {

@@ -27,10 +27,13 @@ pub enum Kind {
     SlowLink,
     KillEtcdLeader,
     StopEtcd,
+    WipeEtcd,
     FillLeader,
     FillFollower,
+    FlipByte,
     Restart,
     Replace,
+    Roll,
     Switchover,
 }
 
@@ -42,15 +45,17 @@ struct Row {
     /// It may take the only other copy, or everything at once: nothing else goes on beside it.
     is_alone: bool,
     needs_etcd: bool,
+    /// It is not made unless it is asked for: not everything that it needs is built.
+    is_asked_for: bool,
     /// For a person who reads the report.
     says: &'static str,
 }
 
 const fn row(kind: Kind, name: &'static str, lasts: (u64, u64), says: &'static str) -> Row {
-    Row { kind, name, lasts, is_alone: false, needs_etcd: false, says }
+    Row { kind, name, lasts, is_alone: false, needs_etcd: false, is_asked_for: false, says }
 }
 
-const ROWS: [Row; 22] = [
+const ROWS: [Row; 25] = [
     row(Kind::KillDaemon, "kill-daemon", (5, 12), "the leader's daemon is killed"),
     row(Kind::KillService, "kill-service", (3, 6), "the service's main process is killed"),
     row(Kind::KillNode, "kill-node", (8, 15), "all of the leader's node is killed at once"),
@@ -80,12 +85,27 @@ const ROWS: [Row; 22] = [
         needs_etcd: true,
         ..row(Kind::StopEtcd, "stop-etcd", (8, 20), "etcd has no quorum, longer than the lease")
     },
+    Row {
+        is_alone: true,
+        needs_etcd: true,
+        is_asked_for: true,
+        ..row(Kind::WipeEtcd, "wipe-etcd", (1, 2), "etcd loses everything that it held")
+    },
     row(Kind::FillLeader, "fill-leader", (4, 10), "the leader's disk is full"),
     row(Kind::FillFollower, "fill-follower", (4, 10), "a follower's disk is full"),
+    Row {
+        is_alone: true,
+        is_asked_for: true,
+        ..row(Kind::FlipByte, "flip-byte", (1, 2), "a byte of a follower's copy is changed")
+    },
     row(Kind::Restart, "restart", (1, 3), "a daemon is stopped and started, as for an upgrade"),
     Row {
         is_alone: true,
         ..row(Kind::Replace, "replace", (1, 2), "a node is replaced by a blank one")
+    },
+    Row {
+        is_alone: true,
+        ..row(Kind::Roll, "roll", (1, 2), "every node is replaced by a blank one, in turn")
     },
     row(Kind::Switchover, "switchover", (1, 5), "leadership is handed over, as planned"),
 ];
@@ -123,6 +143,12 @@ impl Kind {
     #[must_use]
     pub fn is_alone(self) -> bool {
         self.row().is_alone
+    }
+
+    /// Whether it is made only when it is asked for by name.
+    #[must_use]
+    pub fn is_asked_for(self) -> bool {
+        self.row().is_asked_for
     }
 
     /// Whether it needs a real etcd.

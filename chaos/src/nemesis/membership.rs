@@ -28,15 +28,28 @@ pub(super) fn restart(nemesis: &mut Nemesis, choice: u64) -> Result<Done> {
 /// Any node: killed, its disk emptied, and started. Waits first until no other copy is wanting,
 /// and then until the new one is complete.
 pub(super) async fn replace(nemesis: &mut Nemesis, choice: u64) -> Result<Done> {
-    nemesis.cluster.whole().await?;
     let count = u64::try_from(nemesis.cluster.replicas.len())?;
-    let index = usize::try_from(choice % count)?;
+    let node = replace_one(nemesis, usize::try_from(choice % count)?).await?;
+    Ok(Done::to(node, Undo::Nothing))
+}
+
+/// All nodes, one after another, as a provider recycles its instances.
+pub(super) async fn roll(nemesis: &mut Nemesis) -> Result<Done> {
+    let mut nodes = Vec::new();
+    for index in 0..nemesis.cluster.replicas.len() {
+        nodes.push(replace_one(nemesis, index).await?);
+    }
+    Ok(Done::to(nodes.join(", "), Undo::Nothing))
+}
+
+async fn replace_one(nemesis: &mut Nemesis, index: usize) -> Result<String> {
+    nemesis.whole().await?;
     let replica = &mut nemesis.cluster.replicas[index];
     replica.wipe()?;
     let node = replica.node.clone();
     replica.start()?;
-    nemesis.cluster.whole().await?;
-    Ok(Done::to(node, Undo::Nothing))
+    nemesis.whole().await?;
+    Ok(node)
 }
 
 /// Asks for it as an operator would, and does not wait for the answer.

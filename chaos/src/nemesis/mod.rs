@@ -25,6 +25,9 @@ pub use kind::Kind;
 /// How long a victim is looked for. When faults overlap there may be no leader for a while.
 const SEARCH: Duration = Duration::from_secs(15);
 
+/// How long everything may take to be well again on a machine that is busy.
+const RECOVERY: Duration = Duration::from_secs(180);
+
 /// How long a service manager waits before it starts a program again that has ended.
 const RESTART_AFTER: Duration = Duration::from_secs(1);
 
@@ -108,10 +111,13 @@ impl Nemesis {
             Kind::SlowLink => network::slow(self).await,
             Kind::KillEtcdLeader => coordinator::kill_leader(self).await,
             Kind::StopEtcd => coordinator::stop(self),
+            Kind::WipeEtcd => coordinator::wipe(self),
             Kind::FillLeader => disk::fill_leader(self).await,
             Kind::FillFollower => disk::fill_follower(self, choice).await,
+            Kind::FlipByte => disk::flip_byte(self, choice).await,
             Kind::Restart => membership::restart(self, choice),
             Kind::Replace => membership::replace(self, choice).await,
+            Kind::Roll => membership::roll(self).await,
             Kind::Switchover => membership::switchover(self).await,
         }
     }
@@ -166,6 +172,29 @@ impl Nemesis {
             }
         }
         Ok(())
+    }
+
+    /// Waits until every node is in its role, and starts meanwhile what has ended by itself.
+    ///
+    /// # Errors
+    /// They were not in time.
+    pub async fn whole(&mut self) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            self.tend()?;
+            let replicas = self.cluster.replicas.iter();
+            let nodes: Vec<_> = replicas.map(|replica| replica.node.as_str()).collect();
+            let status = self.cluster.status().await;
+            if status.as_ref().is_ok_and(|status| status.is_whole(&nodes)) {
+                return Ok(());
+            }
+            let waited = start.elapsed();
+            anyhow::ensure!(
+                waited < RECOVERY,
+                "not every node is in its role after {waited:.0?}: {status:?}"
+            );
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
     }
 
     fn hold(&mut self, node: &str) {

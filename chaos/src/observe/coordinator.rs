@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use crate::workload::History;
@@ -28,6 +29,7 @@ const PREFIX: &str = "/mainstay/chaos/";
 #[derive(Debug)]
 pub struct CoordinatorWatch {
     changes: Arc<Mutex<Vec<Change>>>,
+    wiped: Arc<Notify>,
     task: AbortHandle,
 }
 
@@ -35,9 +37,15 @@ impl CoordinatorWatch {
     /// Watches through these endpoints (`address:port`, with commas between).
     #[must_use]
     pub fn start(endpoints: &str, history: History) -> CoordinatorWatch {
-        let changes = Arc::default();
-        let task = tokio::spawn(keep_watching(endpoints.to_owned(), history, Arc::clone(&changes)));
-        CoordinatorWatch { changes, task: task.abort_handle() }
+        let (changes, wiped) = (Arc::default(), Arc::<Notify>::default());
+        let kept = (Arc::clone(&changes), Arc::clone(&wiped));
+        let task = tokio::spawn(keep_watching(endpoints.to_owned(), history, kept.0, kept.1));
+        CoordinatorWatch { changes, wiped, task: task.abort_handle() }
+    }
+
+    /// etcd lost its memory and counts its revisions from the start again.
+    pub fn start_over(&self) {
+        self.wiped.notify_one();
     }
 
     /// What was seen so far.
@@ -53,10 +61,19 @@ impl Drop for CoordinatorWatch {
     }
 }
 
-async fn keep_watching(endpoints: String, history: History, changes: Arc<Mutex<Vec<Change>>>) {
+async fn keep_watching(
+    endpoints: String,
+    history: History,
+    changes: Arc<Mutex<Vec<Change>>>,
+    wiped: Arc<Notify>,
+) {
     let mut next = 1;
     loop {
-        if let Err(error) = watch(&endpoints, &mut next, &history, &changes).await {
+        let result = tokio::select! {
+            result = watch(&endpoints, &mut next, &history, &changes) => result,
+            () = wiped.notified() => Ok(next = 1),
+        };
+        if let Err(error) = result {
             tracing::debug!(%error, "the watch of etcd broke");
         }
         tokio::time::sleep(Duration::from_millis(200)).await;

@@ -122,6 +122,18 @@ impl Report {
         self.findings.iter().all(Finding::is_clean)
     }
 
+    /// How many faults were made, and what came of it, in a line.
+    #[must_use]
+    pub fn verdict(&self) -> String {
+        let made = self.faults.iter().filter(|fault| fault.skipped.is_none()).count();
+        let failed = self.findings.iter().filter(|finding| !finding.is_clean());
+        let failed: Vec<_> = failed.map(|finding| finding.check.as_str()).collect();
+        if failed.is_empty() {
+            return format!("{made} faults, {} epochs, all checks passed", self.reigns.len());
+        }
+        format!("{made} faults, {} epochs, FAILED: {}", self.reigns.len(), failed.join("; "))
+    }
+
     /// Notes what kept the run from its end.
     pub fn failed(&mut self, why: &str) {
         self.findings.push(Finding {

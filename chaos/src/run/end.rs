@@ -1,6 +1,6 @@
 //! The end of a run: the world is healed, everything must come back, and all is judged.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use super::Options;
 use super::record::{Crowd, Present, answers};
@@ -14,22 +14,7 @@ use crate::workload::tree::Tree;
 
 /// Waits until every node is in its role and clients get on, with nothing broken any more.
 pub(super) async fn recover(nemesis: &mut Nemesis, crowd: &Crowd) -> Result<()> {
-    let start = std::time::Instant::now();
-    loop {
-        nemesis.tend()?;
-        let nodes: Vec<_> =
-            nemesis.cluster.replicas.iter().map(|replica| replica.node.as_str()).collect();
-        let status = nemesis.cluster.status().await;
-        if status.as_ref().is_ok_and(|status| status.is_whole(&nodes)) {
-            break;
-        }
-        ensure!(
-            start.elapsed() < 2 * crate::live::PATIENCE,
-            "after {:.0} s: {status:?}",
-            start.elapsed().as_secs_f64()
-        );
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-    }
+    nemesis.whole().await?;
     crowd.advance(50).await
 }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::nemesis::plan::Planned;
-use crate::nemesis::{Nemesis, Undo};
+use crate::nemesis::{Kind, Nemesis, Undo};
+use crate::observe::coordinator::CoordinatorWatch;
 use crate::report::Fault;
 use crate::workload::History;
 
@@ -18,6 +19,7 @@ pub(super) async fn play(
     planned: &[Planned],
     duration: Duration,
     history: &History,
+    watch: Option<&CoordinatorWatch>,
 ) -> Result<Vec<Fault>> {
     let mut start = history.now();
     let mut waiting = planned.iter();
@@ -40,6 +42,11 @@ pub(super) async fn play(
             let late = now - fault.at;
             let done = nemesis.inject(fault.kind, fault.choice).await;
             let done_at = history.now();
+            if fault.kind == Kind::WipeEtcd
+                && let Some(watch) = watch
+            {
+                watch.start_over();
+            }
             let (on, skipped) = match &done {
                 Ok(done) => (done.on.clone(), None),
                 Err(error) => (String::new(), Some(format!("{error:#}"))),

@@ -6,6 +6,7 @@ mod command;
 mod end;
 mod faults;
 pub mod inside;
+pub mod night;
 pub mod options;
 mod record;
 
@@ -68,7 +69,8 @@ async fn run_in(world: World, plan_of_cluster: &Plan, options: &Options) -> Resu
     let kinds = options.kinds();
     let planned = plan(options.seed, options.duration, &kinds, options.calm());
     let mut nemesis = Nemesis::new(cluster);
-    let faults = faults::play(&mut nemesis, &planned, options.duration, &history).await?;
+    let faults =
+        faults::play(&mut nemesis, &planned, options.duration, &history, watch.as_ref()).await?;
     let healed = history.now();
     let recovered = end::recover(&mut nemesis, &crowd).await;
     let recovery = history.now() - healed;

@@ -59,7 +59,7 @@ pub struct Options {
     /// How long faults are made for
     #[arg(long, default_value = "120s", value_parser = span)]
     pub duration: Duration,
-    /// Which faults, with commas between; all of them, if it is not said
+    /// Which faults, with commas between; all that are always made, if it is not said
     #[arg(long, value_delimiter = ',')]
     pub faults: Vec<Kind>,
     /// postgres or redis
@@ -106,7 +106,7 @@ impl Options {
     /// The kinds of faults to make.
     #[must_use]
     pub fn kinds(&self) -> Vec<Kind> {
-        let all: Vec<_> = Kind::all().collect();
+        let all: Vec<_> = Kind::all().filter(|kind| !kind.is_asked_for()).collect();
         let wanted = if self.faults.is_empty() { &all } else { &self.faults };
         let has_etcd = self.coordination == CoordinationName::Etcd;
         wanted.iter().copied().filter(|kind| has_etcd || !kind.needs_etcd()).collect()

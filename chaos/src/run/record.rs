@@ -15,6 +15,9 @@ use crate::report::{Point, Report};
 use crate::workload::appends::Appenders;
 use crate::workload::{History, Outcome, Way, Writers};
 
+/// How many clients connect to each node itself.
+const DIRECT_CLIENTS: usize = 6;
+
 /// Everybody who writes.
 #[derive(Debug)]
 pub(super) struct Crowd {
@@ -34,7 +37,9 @@ impl Crowd {
         anyhow::ensure!(has_clients(options.service), "that service has no clients yet");
         let (entrance, clients) = (cluster.entrance(), options.clients);
         let mut writers = Writers::start_at(options.service, entrance, clients, history).await?;
-        for (client, replica) in (clients + 1..).zip(&cluster.replicas) {
+        let everyone = cluster.replicas.iter().cycle();
+        let directly = everyone.take(DIRECT_CLIENTS * cluster.replicas.len());
+        for (client, replica) in (clients + 1..).zip(directly) {
             writers.add((replica.address(), replica.service_port).into(), client, Way::Direct);
         }
         let appenders = match options.service {

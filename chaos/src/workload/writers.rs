@@ -113,7 +113,7 @@ impl Writer {
         let mut connection = None;
         while !self.stopped.load(Ordering::Relaxed) {
             if self.way == Way::Direct {
-                tokio::time::sleep(DIRECT_PAUSE).await;
+                tokio::time::sleep(rand::random_range(Duration::ZERO..DIRECT_PAUSE)).await;
             }
             let Some((connected, server)) = connection.as_mut() else {
                 connection = self.connect().await.ok();
@@ -143,5 +143,6 @@ impl Writer {
     }
 }
 
-/// Direct clients are there to see, not to make work.
-const DIRECT_PAUSE: Duration = Duration::from_millis(50);
+/// The longest pause of a direct client. They are there to see, not to make work: some of them must
+/// still be silent when their server was deposed, and send only then.
+const DIRECT_PAUSE: Duration = Duration::from_secs(12);
