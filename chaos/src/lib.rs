@@ -5,8 +5,14 @@
 //! signals that it takes.
 
 pub mod demo;
+pub mod judge;
 pub mod live;
 pub mod measure;
+pub mod nemesis;
+pub mod observe;
 pub mod pgbench;
+pub mod report;
+pub mod run;
 pub mod switchover;
 pub mod workload;
+pub mod world;
