@@ -2,10 +2,11 @@
 //!
 //! Used by the whole-system tests, the demo and the benchmarks. It runs the daemon as a binary and
 //! knows of it only what a person at a shell could: its configuration file, its commands and the
-//! signals that it takes.
+//! signals that it takes. Only [`sim`] looks inside: it runs the pure machines, without a daemon.
 
 pub mod demo;
 pub mod live;
 pub mod measure;
 pub mod pgbench;
+pub mod sim;
 pub mod workload;

@@ -23,6 +23,8 @@ enum Command {
     Demo(Demo),
     /// Compare pgbench with and without Mainstay, in one run
     Pgbench(mainstay_chaos::pgbench::Options),
+    /// Run the pure machines in a simulated hostile world, seed after seed
+    Sim(mainstay_chaos::sim::command::Options),
 }
 
 #[derive(Debug, Args)]
@@ -84,5 +86,9 @@ async fn run(command: Command) -> Result<()> {
             Ok(())
         }
         Command::Pgbench(options) => mainstay_chaos::pgbench::run(&options).await,
+        Command::Sim(options) => match mainstay_chaos::sim::command::command(&options)? {
+            true => Ok(()),
+            false => Err(anyhow::anyhow!("a rule was broken")),
+        },
     }
 }
