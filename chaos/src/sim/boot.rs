@@ -21,6 +21,7 @@ use super::election;
 pub fn settings(plan: &Plan) -> Settings {
     let mut settings = Settings::for_ttl(plan.ttl());
     settings.durability = if plan.sync { Durability::Sync } else { Durability::Async };
+    settings.voters = plan.voters;
     settings
 }
 
@@ -95,6 +96,7 @@ impl World {
             role: Role::Idle,
             leading: None,
             ready: false,
+            terms: None,
             heard: None,
         });
         let (head, promised) = (at.disk.head(), at.disk.promised);

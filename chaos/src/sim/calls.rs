@@ -262,11 +262,10 @@ impl World {
         if who >= self.nodes.len() {
             return self.proxy_learns(who - self.nodes.len());
         }
-        let view = self.looker(who).and_then(|looker| looker.view.clone());
-        if let Some(view) = view {
-            self.machine(who, Event::Viewed(view));
-            self.follow_config(who);
-        }
+        let Some(looker) = self.looker(who) else { return };
+        let (sent, Some(view)) = (looker.fresh_at, looker.view.clone()) else { return };
+        self.remember_config(who, &view);
+        self.machine(who, Event::Viewed { sent, view });
     }
 
     /// A wait is over.

@@ -6,6 +6,9 @@
 //! places, and every op has a place of its own: its seq. So content that no record accounts for
 //! (a stray) shows as another op in a place than the log has there.
 
+use std::sync::Arc;
+
+use mainstay_election::values::Config;
 use mainstay_sync::op::{Change, Head, Record, Time};
 use mainstay_sync::position::{ClusterId, Epoch, Lineage, Position, Seq, VolumeId};
 
@@ -42,8 +45,8 @@ pub struct Disk {
     pub cluster: Option<ClusterId>,
     /// The vow's: nothing of this epoch or an older one is taken.
     pub promised: Epoch,
-    /// The vow's: the newest config seen, as the coordinator stored it.
-    pub config: Option<Vec<u8>>,
+    /// The vow's: the newest config seen.
+    pub config: Option<Arc<Config>>,
     /// Where the log begins: a copy's position, or nothing.
     base: Position,
     /// The lineage up to `base`.

@@ -60,6 +60,13 @@ impl World {
                     process.gate = deadline;
                 }
             }
+            Effect::Terms(terms) => {
+                self.tell(node, || format!("acknowledges by {terms:?}"));
+                if let Some(process) = &mut self.nodes[node].process {
+                    process.terms = Some(terms);
+                }
+                self.set_terms(node);
+            }
             Effect::Direct(directive) => {
                 self.tell(node, || describe(&directive));
                 if let Some(process) = &mut self.nodes[node].process {
@@ -108,6 +115,7 @@ impl World {
 
     /// A report as `src/replica/situation.rs` makes it.
     pub fn report_now(&mut self, node: usize) {
+        let standing = self.leaders_standing(node);
         let at = &mut self.nodes[node];
         let disk = &at.disk;
         let Some(process) = &mut at.process else { return };
@@ -125,6 +133,11 @@ impl World {
             service: Some(format!("10.0.0.{}:5432", node + 1)),
             unfit: None,
             lag: Lag::default(),
+            heard: process.heard.map(|(epoch, at)| (convert::epoch(epoch), at)),
+            quorum_heard: standing.quorum_heard,
+            caught_up: standing.caught_up,
+            covered: standing.covered,
+            stored: disk.config.clone(),
             state: String::new(),
         };
         self.machine(node, Event::Report(Box::new(report)));

@@ -134,7 +134,10 @@ impl World {
         let members = config.candidates();
         let left = members.iter().filter(whole).count();
         match self.plan.sync {
-            true => left + 1 >= members.len() && config.write_quorum > 1,
+            true => {
+                let quorum = usize::try_from(config.write_quorum).unwrap_or(usize::MAX);
+                left + 1 >= members.len() && quorum > 1 && left >= quorum
+            }
             false => left >= 1,
         }
     }

@@ -67,7 +67,6 @@ impl World {
         let leader = following.leader;
         let taker = Taker {
             heard: self.now,
-            standing: standing.clone(),
             leading: None,
             verdict: None,
             copying: None,
@@ -111,7 +110,7 @@ impl World {
         let (node, life) = session.follower;
         let Some(taker) = session.taker.take() else { return };
         self.tell(node, || format!("session {id} ends: {why}"));
-        self.send(id, true, Message::Close);
+        self.send(id, true, Message::Close { leaves: false });
         self.forget(id);
         let streamed = taker.expected.is_some();
         if self.nodes[node].life != life {
@@ -142,6 +141,7 @@ impl World {
             && let Some(process) = &mut self.nodes[node].process
         {
             process.heard = Some((epoch, local));
+            self.report_soon(node);
         }
         match message {
             Message::Welcome(leading, verdict) => self.welcomed(id, node, *leading, verdict),
@@ -156,7 +156,16 @@ impl World {
             Message::Started => self.started(id, node),
             Message::Records(records) => self.records(id, node, records),
             Message::Beat { committed, at } => self.beaten(id, node, committed, at),
-            Message::Close => self.end_taker(id, "the leader ended it"),
+            Message::Close { leaves } => {
+                if leaves
+                    && let Some(process) = &mut self.nodes[node].process
+                    && let Some((_, at)) = &mut process.heard
+                {
+                    *at = Moment::NEVER;
+                }
+                self.end_taker(id, "the leader ended it");
+                self.report(node);
+            }
             _ => {}
         }
     }

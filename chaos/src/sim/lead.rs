@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use mainstay_election::machine::{Directive, Event, Moment};
-use mainstay_election::values::{ClusterId, Durability};
-use mainstay_sync::commit::{Rule, Tally};
+use mainstay_election::values::ClusterId;
+use mainstay_sync::commit::Tally;
 use mainstay_sync::position::{Epoch, Seq};
 
 use super::convert;
@@ -28,6 +28,11 @@ impl World {
         match (&process.role, &directive) {
             (Role::Leading(leading), Directive::Lead { epoch, .. })
                 if leading.epoch == convert::to_log_epoch(*epoch) => {}
+            (Role::Leading(leading), Directive::Lead { epoch, .. })
+                if !leading.over && leading.epoch < convert::to_log_epoch(*epoch) =>
+            {
+                self.renew(node, convert::to_log_epoch(*epoch));
+            }
             (Role::Leading(leading), _) => {
                 if !leading.over {
                     self.demote(node);
@@ -52,6 +57,7 @@ impl World {
     /// nothing is served but followers.
     fn lead(&mut self, node: usize, epoch: Epoch, cluster: ClusterId) {
         let rule = self.rule(node);
+        self.tell(node, || format!("is to acknowledge by {rule:?}"));
         let at = &mut self.nodes[node];
         let Some(process) = &mut at.process else { return };
         let head = at.disk.head();
@@ -67,6 +73,8 @@ impl World {
             epoch,
             start,
             tally,
+            copies: Vec::new(),
+            acknowledged_before: head.seq,
             seats: Vec::new(),
             service: false,
             waiting: Vec::new(),
@@ -93,39 +101,39 @@ impl World {
         self.committed_moved(node);
     }
 
+    /// The leadership goes on in a later epoch that this process took: its EpochStart, new
+    /// sessions, the same service.
+    fn renew(&mut self, node: usize, epoch: Epoch) {
+        let life = self.nodes[node].life;
+        let start = self.nodes[node].disk.head().seq.next();
+        let (tag, name) = (self.tag(), self.nodes[node].name.to_string());
+        let Some(process) = &mut self.nodes[node].process else { return };
+        process.leading = Some(epoch);
+        let Some(leading) = process.leading_mut() else { return };
+        leading.epoch = epoch;
+        leading.start = start;
+        leading.tally.begin(epoch, start);
+        leading.copies.clear();
+        leading.acknowledged_before = Seq(start.0 - 1);
+        for (_, session) in std::mem::take(&mut leading.seats) {
+            self.end_server(session, false);
+        }
+        if !self.append(node, epoch, disk::record(epoch, start, tag, Some(&name)), true) {
+            return self.resign(node, epoch, "its log is sealed");
+        }
+        self.checks.began(epoch, node, &self.nodes[node]);
+        self.tell(node, || format!("goes on in epoch {epoch} from {start}"));
+        self.report(node);
+        self.later(ELIGIBLE_EVERY, Happening::Eligible { node, life, epoch });
+        let ready = self.nodes[node].process.as_ref().is_some_and(|process| process.ready);
+        if ready {
+            self.service_writes(node, epoch);
+        }
+    }
+
     /// A number for an op.
     fn tag(&mut self) -> Tag {
         Tag::try_from(self.id()).unwrap_or(Tag::MAX)
-    }
-
-    /// When an op is committed, by the config that this process sees.
-    fn rule(&self, node: usize) -> Rule {
-        let at = &self.nodes[node];
-        let view = at.process.as_ref().and_then(|process| process.looker.view.as_ref());
-        let config = view.and_then(|view| view.config.as_ref()).map(|config| &config.value);
-        match config {
-            Some(config) if config.durability == Durability::Sync => Rule::Quorum {
-                peers: config
-                    .voters
-                    .iter()
-                    .map(|voter| convert::to_log_volume(voter.volume))
-                    .filter(|volume| *volume != at.disk.volume)
-                    .collect(),
-                needed: usize::try_from(config.write_quorum).unwrap_or(usize::MAX),
-            },
-            _ => Rule::Local,
-        }
-    }
-
-    /// A leader goes by the config that it sees.
-    pub fn follow_config(&mut self, node: usize) {
-        let rule = self.rule(node);
-        if let Some(process) = &mut self.nodes[node].process
-            && let Some(leading) = process.leading_mut()
-        {
-            leading.tally.set_rule(rule);
-            self.committed_moved(node);
-        }
     }
 
     fn resign(&mut self, node: usize, epoch: Epoch, why: &str) {
@@ -270,7 +278,7 @@ impl World {
         process.ready = false;
         let epoch = leading.epoch;
         for (_, session) in std::mem::take(&mut leading.seats) {
-            self.end_server(session);
+            self.end_server(session, true);
         }
         self.report(node);
         let pause = self.rng.ms(1, 150);

@@ -31,6 +31,7 @@ mod run;
 mod serve;
 mod session;
 pub mod shrink;
+mod terms;
 mod volume;
 mod wire;
 mod world;

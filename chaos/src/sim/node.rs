@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use mainstay_election::machine::{Directive, Machine, Moment};
-use mainstay_election::values::NodeName;
+use mainstay_election::values::{NodeName, Terms};
 use mainstay_sync::commit::Tally;
-use mainstay_sync::position::{Epoch, Seq};
+use mainstay_sync::position::{Epoch, Seq, VolumeId};
 
 use super::clock::Clock;
 use super::disk::{Disk, Tag};
@@ -70,6 +70,8 @@ pub struct Process {
     pub leading: Option<Epoch>,
     /// The leader's service answers.
     pub ready: bool,
+    /// By which terms it acknowledges, should it lead.
+    pub terms: Option<Terms>,
     /// When a leader was last heard over its stream, and of which epoch.
     pub heard: Option<(Epoch, Moment)>,
 }
@@ -117,6 +119,10 @@ pub struct Leading {
     pub start: Seq,
     /// What is durable where.
     pub tally: Tally,
+    /// What its followers said is durable with them, in sessions of this epoch.
+    pub copies: Vec<(VolumeId, Seq)>,
+    /// What may have been acknowledged when the terms in force were set.
+    pub acknowledged_before: Seq,
     /// The sessions that it serves, one per node: (follower, session).
     pub seats: Vec<(usize, u64)>,
     /// The service is being started, or runs.

@@ -12,6 +12,8 @@ use super::world::{Happening, World};
 const FOUNDED: Duration = Duration::from_secs(60);
 /// And after the last fault within this, of the world's time.
 const SERVES_AGAIN: Duration = Duration::from_secs(90);
+/// A run in which more happens than this goes round in circles.
+const STEPS_MAX: u64 = 2_000_000;
 /// How often it is looked whether it does.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// After the last fault its consequences get so long.
@@ -62,9 +64,7 @@ pub fn run(plan: &Plan, trace: bool) -> Outcome {
 
 fn live(world: &mut World) -> Duration {
     world.begin();
-    let founded = world.run_until(FOUNDED, World::is_followed);
-    world.rule_by_hand();
-    if !founded || !world.run_until(FOUNDED, World::is_whole) {
+    if !world.run_until(FOUNDED, World::is_whole) {
         let how = world.describe();
         world.checks.broken("a new cluster serves within a bound", how);
         return Duration::ZERO;
@@ -98,6 +98,9 @@ impl World {
         while self.now < end && self.checks.violation.is_none() {
             let look = (self.now + LOOK_EVERY).min(end);
             while self.step(look) {
+                if self.steps > STEPS_MAX {
+                    self.checks.broken("a run comes to an end", format!("{:?}", self.now));
+                }
                 if self.checks.violation.is_some() {
                     return true;
                 }
@@ -107,29 +110,6 @@ impl World {
             }
         }
         self.checks.violation.is_some()
-    }
-
-    /// Makes voters of replicas that have caught up.
-    fn rule_by_hand(&mut self) {
-        if !self.plan.sync {
-            return;
-        }
-        let view = self.coordinator.view();
-        let Some(config) = view.config.as_ref().map(|config| config.value.clone()) else { return };
-        let voters = (0..self.plan.voters)
-            .map(|node| mainstay_election::values::Member {
-                node: self.nodes[node].name.clone(),
-                volume: super::convert::volume(self.nodes[node].disk.volume),
-            })
-            .collect();
-        let write_quorum = u32::try_from(self.plan.voters / 2 + 1).unwrap_or(1);
-        let config = mainstay_election::values::Config { voters, write_quorum, ..config };
-        let write = mainstay_election::coordinator::Write::Put(
-            mainstay_election::values::keys::CONFIG.to_owned(),
-            mainstay_election::values::encode(&config),
-            None,
-        );
-        let _ = self.coordinator.transact(&[], &[write]);
     }
 
     /// As [`World::is_whole`], whatever the config says.

@@ -28,7 +28,10 @@ impl World {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let Some(server) = &mut session.server else {
             // Nobody is here any more: an endpoint that does not know the link says so.
-            return if matches!(message, Message::Close) { self.forget(id) } else { self.gone(id) };
+            return match message {
+                Message::Close { .. } => self.forget(id),
+                _ => self.gone(id, false),
+            };
         };
         server.heard = now;
         match message {
@@ -38,13 +41,13 @@ impl World {
                 self.acked(id, epoch, durable, applied);
             }
             Message::Delta => self.copy_asked(id),
-            Message::Close => self.end_server(id),
+            Message::Close { .. } => self.end_server(id, false),
             _ => {}
         }
     }
 
-    fn gone(&mut self, id: u64) {
-        self.send(id, false, Message::Close);
+    fn gone(&mut self, id: u64, leaves: bool) {
+        self.send(id, false, Message::Close { leaves });
     }
 
     /// `live`: a follower says where it stands, and is told what to do.
@@ -53,7 +56,7 @@ impl World {
         let (node, follower) = (session.leader, session.follower.0);
         let at = &self.nodes[node];
         let (Some(leadership), Some(cluster)) = (at.leadership(), at.disk.cluster) else {
-            return self.gone(id);
+            return self.gone(id, false);
         };
         if at.process.is_none() {
             return;
@@ -74,7 +77,7 @@ impl World {
         let welcome = Message::Welcome(Box::new(leading.clone()), verdict.clone());
         self.send(id, false, welcome);
         if matches!(verdict, Verdict::Refuse(_) | Verdict::SetAside { .. }) {
-            return self.gone(id);
+            return self.gone(id, false);
         }
         let server = Server {
             life,
@@ -106,7 +109,7 @@ impl World {
             .collect();
         leading.seats.retain(|(of, _)| *of != follower);
         leading.seats.push((follower, id));
-        earlier.into_iter().for_each(|earlier| self.end_server(earlier));
+        earlier.into_iter().for_each(|earlier| self.end_server(earlier, false));
     }
 
     /// `stream`: the follower did as it was told (`fits`), and takes records from here on.
@@ -124,7 +127,7 @@ impl World {
         let held = after.seq.next() >= self.nodes[session.leader].disk.first()
             || server.snapshot.is_some_and(|(from, _)| from <= after.seq);
         if !(ours && asked && held) {
-            return self.end_server(id);
+            return self.end_server(id, false);
         }
         server.volume = volume;
         server.started = true;
@@ -194,7 +197,7 @@ impl World {
         let node = session.leader;
         let Some(server) = &mut session.server else { return };
         if epoch != server.epoch || durable > server.sent || applied > server.sent {
-            return self.end_server(id);
+            return self.end_server(id, false);
         }
         server.durable = durable;
         let volume = server.volume;
@@ -203,7 +206,12 @@ impl World {
             && leading.epoch == epoch
         {
             leading.tally.peer_durable(volume, epoch, durable);
+            match leading.copies.iter_mut().find(|(of, _)| *of == volume) {
+                Some((_, known)) => *known = durable.max(*known),
+                None => leading.copies.push((volume, durable)),
+            }
         }
+        self.report_soon(node);
         self.committed_moved(node);
         self.heard_follower(node);
     }
@@ -243,7 +251,7 @@ impl World {
     }
 
     /// The session is over at this end.
-    pub fn end_server(&mut self, id: u64) {
+    pub fn end_server(&mut self, id: u64, leaves: bool) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         if session.server.take().is_some() {
             let node = session.leader;
@@ -252,7 +260,7 @@ impl World {
             {
                 leading.seats.retain(|(_, session)| *session != id);
             }
-            self.gone(id);
+            self.gone(id, leaves);
         }
         self.forget(id);
     }

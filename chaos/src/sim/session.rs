@@ -42,8 +42,11 @@ pub enum Message {
     End { through: Position },
     /// Nothing: the link lives.
     Ping,
-    /// The other end is gone, in order.
-    Close,
+    /// The other end is gone, in order; a leader also says whether it leads no more.
+    Close {
+        /// It leads no more.
+        leaves: bool,
+    },
 }
 
 /// One direction.
@@ -77,8 +80,6 @@ pub struct Session {
 pub struct Taker {
     /// When the leader was last heard.
     pub heard: Duration,
-    /// What was said in Hello.
-    pub standing: Standing,
     /// What was welcomed by.
     pub leading: Option<Leading>,
     /// The verdict to carry out.

@@ -6,7 +6,7 @@ use super::session::Message;
 use super::world::{Happening, World};
 
 /// How often each end says that it lives: `keep_alive` of the transport, `beat` of the options.
-pub const BEAT: Duration = Duration::from_millis(500);
+pub const BEAT: Duration = Duration::from_millis(250);
 /// `idle_timeout` of the transport.
 const IDLE: Duration = Duration::from_secs(3);
 /// What does not get through is sent again after this.
@@ -59,7 +59,7 @@ impl World {
         if now > heard + IDLE {
             return match up {
                 true => self.end_taker(id, "the leader is silent"),
-                false => self.end_server(id),
+                false => self.end_server(id, false),
             };
         }
         let flows = match up {

@@ -3,10 +3,12 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay_election::coordinator::Revision;
-use mainstay_election::machine::{Directive, Settings};
+use mainstay_election::machine::Settings;
+use mainstay_election::values::Config;
 use mainstay_sync::position::Epoch;
 
 use super::calls::{Reply, Request};
@@ -39,6 +41,8 @@ pub enum Happening {
     Synced { node: usize, life: u64 },
     /// A vow is stored.
     Vowed { node: usize, life: u64, through: Epoch },
+    /// A config is on the disk.
+    Stored { node: usize, life: u64, config: Arc<Config> },
     /// A promise that could not be made is tried again.
     Promise { node: usize, life: u64, through: Epoch },
     /// The applier runs.
@@ -290,6 +294,7 @@ impl World {
             Happening::Report { node, .. } => self.report_now(node),
             Happening::Synced { node, .. } => self.synced(node),
             Happening::Vowed { node, through, .. } => self.vowed(node, through),
+            Happening::Stored { node, config, .. } => self.stored(node, config),
             Happening::Promise { node, through, .. } => self.promise(node, through),
             Happening::Apply { node, .. } => self.apply(node),
             Happening::Checkpoint { node, .. } => self.checkpoint(node),
@@ -320,6 +325,7 @@ impl World {
             | Happening::Report { node, life }
             | Happening::Synced { node, life }
             | Happening::Vowed { node, life, .. }
+            | Happening::Stored { node, life, .. }
             | Happening::Promise { node, life, .. }
             | Happening::Apply { node, life }
             | Happening::Checkpoint { node, life }
@@ -362,12 +368,6 @@ impl World {
             .filter_map(|at| Some((epoch(&self.nodes[at])?, at)))
             .max()
             .map(|(_, at)| at)
-    }
-
-    /// What a node is to be.
-    #[must_use]
-    pub fn directive(&self, node: usize) -> Option<&Directive> {
-        self.nodes[node].process.as_ref()?.directive.as_ref()
     }
 
     /// The plan's fault.
