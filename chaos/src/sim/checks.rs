@@ -60,6 +60,8 @@ pub struct Checks {
     pub acks: u64,
     /// Answered ops that a later leader lacks (async).
     pub lost: u64,
+    /// Too few voters had their disks left for anybody to lead.
+    pub unable: bool,
 }
 
 impl Checks {
@@ -165,11 +167,13 @@ impl Checks {
                 "{} acknowledges {of}:{seq} in epoch {epoch}, and node {} began epoch {later} at {}",
                 node.name, begun.node, begun.start
             );
-            if begun.serving {
-                return self.broken("no acknowledgement once a newer epoch may", what);
-            }
+            // In sync a late word on an op that the newer leadership has on its log harms nobody:
+            // it was given by a quorum before that promised, and only delivered late.
             if self.sync && !holds {
                 return self.broken("an acknowledged fsync survives", what);
+            }
+            if !self.sync && begun.serving {
+                return self.broken("no acknowledgement once a newer epoch may", what);
             }
         }
         self.acked.push(Acked { epoch, seq, tag });

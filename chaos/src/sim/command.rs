@@ -1,5 +1,6 @@
 //! `chaos sim`: many seeds, or one with its trace.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -43,6 +44,8 @@ pub struct Total {
     pub runs: u64,
     /// Seeds that broke a rule.
     pub failed: Vec<u64>,
+    /// By rule, who broke it.
+    pub rules: BTreeMap<&'static str, Vec<u64>>,
     /// Things that happened.
     pub steps: u64,
     /// Answered fsyncs.
@@ -51,6 +54,8 @@ pub struct Total {
     pub epochs: usize,
     /// Answered ops lost in failovers (async).
     pub lost: u64,
+    /// Runs that ended without enough voters' disks.
+    pub unable: u64,
     /// The longest time that it took to serve again.
     pub healed_max: Duration,
 }
@@ -63,9 +68,13 @@ impl Total {
         self.acks += outcome.acks;
         self.epochs += outcome.epochs;
         self.lost += outcome.lost;
-        self.healed_max = self.healed_max.max(outcome.healed);
-        if outcome.violation.is_some() {
+        self.unable += u64::from(outcome.unable);
+        if !outcome.unable {
+            self.healed_max = self.healed_max.max(outcome.healed);
+        }
+        if let Some(violation) = &outcome.violation {
             self.failed.push(seed);
+            self.rules.entry(violation.rule).or_default().push(seed);
         }
     }
 }
@@ -106,9 +115,14 @@ pub fn command(options: &Options) -> Result<bool> {
         println!("replay: cargo run -p mainstay-chaos -- sim --first-seed {seed} --seeds 1 --trace");
         break;
     }
+    if options.keep_going {
+        for (rule, seeds) in &total.rules {
+            println!("{} seeds break: {rule} ({:?})", seeds.len(), &seeds[..seeds.len().min(12)]);
+        }
+    }
     println!(
         "{} seeds in {:.1} s: {} failed{}, {} epochs led, {} fsyncs answered ({} of them lost in \
-         async), {} steps, at most {:.1} s to serve again",
+         async), {} steps, {} left without enough voters' disks, the others served again within {:.1} s",
         total.runs,
         begun.elapsed().as_secs_f64(),
         total.failed.len(),
@@ -117,6 +131,7 @@ pub fn command(options: &Options) -> Result<bool> {
         total.acks,
         total.lost,
         total.steps,
+        total.unable,
         total.healed_max.as_secs_f64(),
     );
     Ok(total.failed.is_empty())

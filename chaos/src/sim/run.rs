@@ -34,6 +34,8 @@ pub struct Outcome {
     pub epochs: usize,
     /// How many answered ops a failover lost (async).
     pub lost: u64,
+    /// Too few voters had their disks left for anybody to lead.
+    pub unable: bool,
     /// How long it took to serve again once nothing went wrong any more.
     pub healed: Duration,
 }
@@ -58,6 +60,7 @@ pub fn run(plan: &Plan, trace: bool) -> Outcome {
         acks: world.checks.acks,
         epochs: world.checks.epochs(),
         lost: world.checks.lost,
+        unable: world.checks.unable,
         healed,
     }
 }
@@ -81,7 +84,10 @@ fn live(world: &mut World) -> Duration {
     let healed = world.run_until(SERVES_AGAIN, |world| {
         world.checks.acks > acks && world.is_whole()
     });
-    if !healed {
+    // A cluster whose voters' disks are gone waits for its operator.
+    if !healed && !world.can_serve() {
+        world.checks.unable = true;
+    } else if !healed {
         let how = world.describe();
         world.checks.broken("a leader serves within a bound once faults stop", how);
     }
@@ -135,6 +141,24 @@ impl World {
     /// One leads and serves, the others follow and have caught up, ambassadors forward to it.
     fn is_whole(&self) -> bool {
         self.is_followed() && self.rules_stand()
+    }
+
+    /// Enough voters have the disk that they were let in with.
+    fn can_serve(&self) -> bool {
+        let view = self.coordinator.view();
+        let Some(config) = view.config.as_ref().map(|config| &config.value) else { return true };
+        if !self.plan.sync {
+            return true;
+        }
+        let held = config.voters.iter().filter(|member| {
+            self.nodes.iter().any(|node| {
+                node.name == member.node
+                    && node.disk.volume.0 == member.volume.0
+                    && !node.disk.building
+            })
+        });
+        let quorum = usize::try_from(config.write_quorum).unwrap_or(usize::MAX);
+        held.count() >= quorum.max(config.ballots_to_depose())
     }
 
     /// The config is as it is wanted: in sync enough voters, in async everybody eligible.
