@@ -157,6 +157,10 @@ impl World {
                     && !node.disk.building
             })
         });
+        if self.coordinator.restored > 0 {
+            // What was forgotten is put back only when all voters are there.
+            return held.count() == config.voters.len();
+        }
         let quorum = usize::try_from(config.write_quorum).unwrap_or(usize::MAX);
         held.count() >= quorum.max(config.ballots_to_depose())
     }

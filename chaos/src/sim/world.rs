@@ -255,12 +255,12 @@ impl World {
             self.tell_watches(revision);
             self.coordinator.back_up(self.now);
         }
-        let next = self.coordinator.next_end();
-        if let Some(next) = next
+        let up = self.coordinator.down_until.max(self.now);
+        if let Some(next) = self.coordinator.next_end().map(|next| next.max(up))
             && self.expire_at.is_none_or(|at| next < at)
         {
             self.expire_at = Some(next);
-            self.at(next.max(self.now), Happening::Expire);
+            self.at(next, Happening::Expire);
         }
         if self.steps.is_multiple_of(64) && !self.nodes.is_empty() {
             let node = usize::try_from(self.steps / 64).unwrap_or(0) % self.nodes.len();
@@ -284,11 +284,6 @@ impl World {
             Happening::Expire => {
                 self.expire_at = None;
                 self.coordinator.expire(self.now);
-                if self.now < self.coordinator.down_until {
-                    // Looked at again when it is back.
-                    self.expire_at = Some(self.coordinator.down_until);
-                    self.at(self.coordinator.down_until, Happening::Expire);
-                }
             }
             Happening::Tick { node, at, .. } => self.tick(node, at),
             Happening::Report { node, .. } => self.report_now(node),
