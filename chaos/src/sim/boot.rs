@@ -116,6 +116,7 @@ impl World {
         }
         self.nodes[node].life += 1;
         self.nodes[node].paused_until = Duration::ZERO;
+        self.nodes[node].clock.go(self.now);
         let mut rng = self.rng.clone();
         self.nodes[node].disk.crash(&mut rng, power);
         self.rng = rng;

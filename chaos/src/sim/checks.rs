@@ -108,7 +108,11 @@ impl Checks {
     /// A leadership made its first record, on what `disk` holds.
     pub fn began(&mut self, epoch: Epoch, at: usize, node: &Node) {
         let (start, life) = (node.disk.head().seq, node.life);
-        if let Some(other) = self.begun.get(&epoch) {
+        // After a coordinator forgot epochs, one of which nothing was committed may be taken again;
+        // that no two ops share its places is seen by `appended`.
+        if let Some(other) = self.begun.get(&epoch)
+            && (self.restored == 0 || other.serving)
+        {
             let what = format!(
                 "epoch {epoch} of node {} (process {}) is begun again by {} (process {life})",
                 other.node, other.life, node.name
@@ -213,8 +217,12 @@ impl Checks {
                 let what = format!("epoch {epoch} after {}", self.newest);
                 self.broken("epochs rise", what);
             }
+            // Without a leader it was only put as a floor for the next.
+            let led = view.leader.as_ref().is_some_and(|it| it.value.nonce == taken.nonce);
             let (nonce, _) = *self.taken.entry(epoch).or_insert((taken.nonce, now));
-            if nonce != taken.nonce {
+            if led && restored > 0 && self.begun.get(&Epoch(epoch)).is_none_or(|it| !it.serving) {
+                self.taken.insert(epoch, (taken.nonce, now));
+            } else if led && nonce != taken.nonce {
                 let what = format!("{epoch}, to {} as well", taken.holder);
                 self.broken("an epoch is given once", what);
             }

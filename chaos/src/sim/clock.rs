@@ -30,13 +30,19 @@ impl Clock {
         let missing = shown.saturating_sub(self.show(now));
         // A microsecond more, so that rounding never wakes anybody just before the time.
         let wait = scaled(missing, 1_000_000, 1_000_000 + self.gain_ppm);
-        if missing.is_zero() { now } else { now + wait + Duration::from_micros(1) }
+        let from = self.since.max(now);
+        if missing.is_zero() { now } else { from + wait + Duration::from_micros(1) }
     }
 
     /// It stands still from `now` until `until`.
     pub fn stop(&mut self, now: Duration, until: Duration) {
         self.shown = self.show(now);
         self.since = until;
+    }
+
+    /// It goes again, if it stood still.
+    pub fn go(&mut self, now: Duration) {
+        self.since = self.since.min(now);
     }
 }
 

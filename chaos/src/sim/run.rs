@@ -3,6 +3,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use mainstay_election::values::Term;
+
 use super::checks::Violation;
 use super::node::Role;
 use super::plan::Plan;
@@ -161,8 +163,26 @@ impl World {
             // What was forgotten is put back only when all voters are there.
             return held.count() == config.voters.len();
         }
+        // A change of voters may be under way, and both rulings in force.
+        if !self.leader().is_none_or(|leader| self.terms_can_be_met(leader)) {
+            return false;
+        }
         let quorum = usize::try_from(config.write_quorum).unwrap_or(usize::MAX);
         held.count() >= quorum.max(config.ballots_to_depose())
+    }
+
+    fn terms_can_be_met(&self, leader: usize) -> bool {
+        let terms = self.nodes[leader].process.as_ref().and_then(|it| it.terms.as_ref());
+        terms.into_iter().flat_map(|terms| &terms.0).all(|term| match term {
+            Term::Local => true,
+            Term::Quorum { voters, needed } => {
+                let disks = self.nodes.iter().filter(|node| !node.disk.building);
+                let held = disks.filter(|node| {
+                    voters.iter().any(|volume| volume.0 == node.disk.volume.0)
+                });
+                held.count() >= usize::try_from(*needed).unwrap_or(usize::MAX)
+            }
+        })
     }
 
     /// The config is as it is wanted: in sync enough voters, in async everybody eligible.
