@@ -14,8 +14,6 @@ use super::world::{Happening, World};
 const FOUNDED: Duration = Duration::from_secs(60);
 /// And after the last fault within this, of the world's time.
 const SERVES_AGAIN: Duration = Duration::from_secs(90);
-/// A run in which more happens than this goes round in circles.
-const STEPS_MAX: u64 = 2_000_000;
 /// How often it is looked whether it does.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// After the last fault its consequences get so long.
@@ -106,9 +104,6 @@ impl World {
         while self.now < end && self.checks.violation.is_none() {
             let look = (self.now + LOOK_EVERY).min(end);
             while self.step(look) {
-                if self.steps > STEPS_MAX {
-                    self.checks.broken("a run comes to an end", format!("{:?}", self.now));
-                }
                 if self.checks.violation.is_some() {
                     return true;
                 }

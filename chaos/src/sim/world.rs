@@ -20,6 +20,9 @@ use super::proxy::Proxy;
 use super::rng::Rng;
 use super::session::Session;
 
+/// A run in which more happens than this goes round in circles.
+const STEPS_MAX: u64 = 1_000_000;
+
 /// What may happen. `node` and `life` say to whom: an older process' matters are nobody's.
 #[derive(Debug)]
 pub enum Happening {
@@ -239,6 +242,9 @@ impl World {
         self.now = self.now.max(next.at);
         let Some(Entry { what, .. }) = self.queue.pop() else { return false };
         self.steps += 1;
+        if self.steps == STEPS_MAX {
+            self.checks.broken("a run comes to an end", format!("{:?}: {what:?}", self.now));
+        }
         self.happen(what);
         self.look_after();
         true
