@@ -4,6 +4,9 @@
 //! knows of it only what a person at a shell could: its configuration file, its commands and the
 //! signals that it takes. Only [`sim`] looks inside: it runs the pure machines, without a daemon.
 
+#[macro_use]
+mod mutant;
+
 pub mod demo;
 pub mod live;
 pub mod measure;

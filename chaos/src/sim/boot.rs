@@ -39,6 +39,7 @@ impl World {
                 wall_ms: 0,
                 life: 0,
                 process: None,
+                frozen: false,
                 paused_until: Duration::ZERO,
                 slow: (0, Duration::ZERO),
             });
@@ -67,6 +68,7 @@ impl World {
         let settings = self.settings.clone();
         let at = &mut self.nodes[node];
         at.life += 1;
+        at.frozen = false;
         let life = at.life;
         let identity = Identity {
             node: at.name.clone(),

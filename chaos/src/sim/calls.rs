@@ -168,7 +168,7 @@ impl World {
         if process.calls.remove(&call)
             && let Reply::Event(mut event) | Reply::Silence(Some(mut event)) = reply
         {
-            if cfg!(mainstay_mutant = "deadline-counted-from-receipt")
+            if mutant!("deadline-counted-from-receipt")
                 && let Event::KeptAlive { sent, .. } = &mut event
             {
                 *sent = self.nodes[who].local(self.now);
@@ -221,7 +221,7 @@ impl World {
             Reply::Contents(view) => {
                 looker.view = Some(view);
                 looker.fresh_at = looker.sent;
-                if cfg!(mainstay_mutant = "view-fresh-from-receipt") {
+                if mutant!("view-fresh-from-receipt") {
                     looker.fresh_at = local;
                 }
                 looker.answers = looker.reading_for;

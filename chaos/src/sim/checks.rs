@@ -189,6 +189,15 @@ impl Checks {
         self.broken("objects hold a prefix of the log", what);
     }
 
+    /// A volume goes to quarantine because ops were applied that its leader does not have. In sync
+    /// only what is committed is applied.
+    pub fn set_aside(&mut self, node: &Node) {
+        if self.sync {
+            let what = format!("{} at {}", node.name, node.disk.head());
+            self.broken("in sync no applied op is taken back", what);
+        }
+    }
+
     /// A replica that could be promoted holds a prefix: everything applied, nothing beyond its log.
     pub fn volume(&mut self, node: &Node) {
         let disk = &node.disk;
@@ -230,6 +239,25 @@ impl Checks {
         }
         if !self.sync {
             nodes.iter().for_each(|node| self.gate_has_key(now, view, node));
+        }
+    }
+
+    /// In sync a gate only bounds how old a read may be: it shuts within `bound` of a newer epoch.
+    pub fn gate_is_young(&mut self, now: Duration, node: &Node, bound: Duration) {
+        let Some(process) = &node.process else { return };
+        let Some(epoch) = process.machine.leads().filter(|_| node.local(now) < process.gate) else {
+            return;
+        };
+        let newer = self.taken.range(epoch.0 + 1..).next().map(|(newer, (_, at))| (*newer, *at));
+        if let Some((newer, at)) = newer
+            && now > at + bound
+        {
+            let what = format!(
+                "{} would answer in epoch {epoch}, {:?} after {newer} was taken",
+                node.name,
+                now - at
+            );
+            self.broken("a deposed leader answers no longer than a lease", what);
         }
     }
 

@@ -38,6 +38,7 @@ impl World {
                 if at.process.is_some() && at.paused_until <= now {
                     at.paused_until = until;
                     if freeze {
+                        at.frozen = true;
                         at.clock.stop(now, until);
                     }
                 }
@@ -109,7 +110,10 @@ impl World {
             return self.tell(node, || "keeps its disk: it may be the last with something".into());
         }
         self.crash(node, true);
-        let volume = VolumeId(self.rng.id());
+        let mut volume = VolumeId(self.rng.id());
+        if mutant!("new-disk-under-the-old-volume") {
+            volume = self.nodes[node].disk.volume;
+        }
         self.nodes[node].disk = Disk::blank(volume);
         self.tell(node, || format!("has an empty disk now, volume {volume}"));
         let life = self.nodes[node].life;

@@ -199,6 +199,7 @@ impl World {
                 self.say_ready(id, node);
             }
             Verdict::SetAside { .. } => {
+                self.checks.set_aside(&self.nodes[node]);
                 let volume = VolumeId(self.rng.id());
                 self.replace(node, volume, None, Position::default(), Lineage::default(), false);
                 self.end_taker(id, "the volume is another one now");
@@ -213,7 +214,8 @@ impl World {
     fn truncate(&mut self, node: usize, after: Seq) -> bool {
         let at = &mut self.nodes[node];
         let Some(process) = &mut at.process else { return false };
-        if process.touched > after || process.syncing.is_some() {
+        let touched = process.touched > after && !mutant!("applied-tail-truncated");
+        if touched || process.syncing.is_some() {
             return false;
         }
         at.disk.truncate(after);
@@ -231,7 +233,7 @@ impl World {
         lineage: Lineage,
         building: bool,
     ) {
-        let building = building && !cfg!(mainstay_mutant = "delta-complete-at-its-start");
+        let building = building && !mutant!("delta-complete-at-its-start");
         self.nodes[node].disk.begin_again(volume, cluster, at, lineage, building);
         if let Some(process) = &mut self.nodes[node].process {
             process.applied = at.seq;
@@ -302,7 +304,7 @@ impl World {
                 return self.end_taker(id, "the log does not take it");
             }
         }
-        if cfg!(mainstay_mutant = "ack-before-durable") {
+        if mutant!("ack-before-durable") {
             self.acknowledge(node);
         }
         self.finish_copy(id, node);
@@ -360,11 +362,11 @@ impl World {
         let copying = taker.copying;
         let (epoch, echo) = (leading.epoch, taker.echo);
         let mut durable = at.disk.durable().seq;
-        if cfg!(mainstay_mutant = "ack-before-durable") {
+        if mutant!("ack-before-durable") {
             durable = at.disk.head().seq;
         }
         // Asked after `durable` was read: a promise made in between covers it with its ballot.
-        if at.disk.promised >= epoch && !cfg!(mainstay_mutant = "ack-after-promise") {
+        if at.disk.promised >= epoch {
             return self.end_taker(id, "its epoch was promised away");
         }
         if copying.is_some() {

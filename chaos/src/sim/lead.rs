@@ -86,7 +86,7 @@ impl World {
             self.tell(node, || format!("cannot lead {epoch}"));
             return self.resign(node, epoch, "it cannot lead");
         }
-        if !cfg!(mainstay_mutant = "no-epoch-start") {
+        if !mutant!("no-epoch-start") {
             let tag = self.tag();
             let name = self.nodes[node].name.to_string();
             let record = disk::record(epoch, start, tag, Some(&name));
@@ -182,13 +182,13 @@ impl World {
         let Some(process) = &mut self.nodes[node].process else { return };
         let applied = process.applied;
         let Role::Leading(leading) = &mut process.role else { return };
-        let start = match cfg!(mainstay_mutant = "no-epoch-start") {
+        let start = match mutant!("no-epoch-start") {
             true => Seq(leading.start.0 - 1),
             false => leading.start,
         };
         let due = !leading.over && !leading.service && applied >= start;
         let committed = leading.tally.committed() >= start
-            || cfg!(mainstay_mutant = "serves-before-epoch-start-commits");
+            || mutant!("serves-before-epoch-start-commits");
         if due && committed {
             leading.service = true;
             let epoch = leading.epoch;

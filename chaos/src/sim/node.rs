@@ -27,6 +27,8 @@ pub struct Node {
     pub life: u64,
     /// The one that runs.
     pub process: Option<Process>,
+    /// Its clock stood still for a while, some time in this process' life.
+    pub frozen: bool,
     /// Nothing of the process runs until then.
     pub paused_until: Duration,
     /// The longest that a sync takes, and until when that is so.

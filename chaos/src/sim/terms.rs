@@ -105,7 +105,7 @@ impl World {
         // The terms that were in force before were met when it was acknowledged.
         let newest = terms.0.last().map(|term| nth(term, at.disk.durable, durable));
         let covers = newest.is_some_and(|seq| seq >= leading.acknowledged_before)
-            || cfg!(mainstay_mutant = "covered-without-looking");
+            || mutant!("covered-without-looking");
         Standing { quorum_heard, caught_up, covered: covers.then(|| terms.clone()) }
     }
 

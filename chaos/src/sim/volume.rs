@@ -28,13 +28,14 @@ impl World {
         let head = at.disk.head();
         let (epoch, seq) = (record.head.epoch, record.head.seq);
         let fits = seq == head.seq.next() && epoch >= head.epoch && epoch <= by;
-        if by <= process.sealed || !fits {
+        let sealed = by <= process.sealed && !mutant!("promises-do-not-bind");
+        if sealed || !fits {
             return false;
         }
         at.disk.append(record);
         self.checks.appended(&self.nodes[node], made_here);
         self.write_log(node);
-        if cfg!(mainstay_mutant = "object-written-before-its-record") {
+        if mutant!("object-written-before-its-record") {
             self.apply_later(node);
         }
         true
@@ -106,7 +107,7 @@ impl World {
         let mut storing = Vec::new();
         for promise in &mut process.promises {
             process.sealed = process.sealed.max(promise.through);
-            let drained = drained || cfg!(mainstay_mutant = "promise-during-a-sync");
+            let drained = drained || mutant!("promise-during-a-sync");
             if drained && !promise.storing {
                 promise.storing = true;
                 storing.push(promise.through);
@@ -123,12 +124,12 @@ impl World {
         let at = &mut self.nodes[node];
         let Some(process) = &mut at.process else { return };
         process.promises.retain(|promise| promise.through != through);
-        if !cfg!(mainstay_mutant = "promise-not-persisted") {
+        if !mutant!("promise-not-persisted") {
             at.disk.promised = at.disk.promised.max(through);
         }
         let disk = &at.disk;
         let mut position = convert::position(disk.durable());
-        if cfg!(mainstay_mutant = "promised-epoch-as-position") {
+        if mutant!("promised-epoch-as-position") {
             position.epoch = convert::epoch(through);
         }
         let event = Event::Promised {
@@ -147,10 +148,10 @@ impl World {
     fn may_apply(&self, node: usize) -> Seq {
         let at = &self.nodes[node];
         let Some(process) = &at.process else { return Seq(0) };
-        if cfg!(mainstay_mutant = "object-written-before-its-record") {
+        if mutant!("object-written-before-its-record") {
             return at.disk.head().seq;
         }
-        match self.plan.sync && !cfg!(mainstay_mutant = "uncommitted-applied") {
+        match self.plan.sync && !mutant!("uncommitted-applied") {
             true => at.disk.durable.min(process.committed),
             false => at.disk.durable,
         }

@@ -272,6 +272,13 @@ impl World {
             let node = usize::try_from(self.steps / 64).unwrap_or(0) % self.nodes.len();
             self.checks.volume(&self.nodes[node]);
         }
+        if self.plan.sync && self.steps.is_multiple_of(8) {
+            // A frozen clock does not see its gate's time come.
+            for node in self.nodes.iter().filter(|node| !node.frozen) {
+                let bound = self.settings.ttl.mul_f64(1.1);
+                self.checks.gate_is_young(self.now, node, bound);
+            }
+        }
         self.check_proxies();
     }
 
