@@ -198,8 +198,8 @@ impl World {
                 }
                 self.say_ready(id, node);
             }
-            Verdict::SetAside { .. } => {
-                self.checks.set_aside(&self.nodes[node]);
+            Verdict::SetAside { ancestor } => {
+                self.checks.set_aside(&self.nodes[node], ancestor);
                 let volume = VolumeId(self.rng.id());
                 self.replace(node, volume, None, Position::default(), Lineage::default(), false);
                 self.end_taker(id, "the volume is another one now");
