@@ -102,6 +102,7 @@ impl World {
                 tally.local_durable(disk.durable);
                 tally
             },
+            told: None,
             role: Role::Idle,
             leading: None,
             ready: false,

@@ -70,6 +70,7 @@ impl World {
         at.disk.cluster = Some(convert::to_log_cluster(cluster));
         process.tally.set_rule(rule);
         process.tally.begin(epoch, start);
+        process.told = Some(process.tally.committed());
         let fit = epoch > at.disk.promised.max(head.epoch) && !at.disk.building;
         process.role = Role::Leading(Box::new(Leading {
             epoch,
@@ -146,6 +147,12 @@ impl World {
         let Some(process) = &mut self.nodes[node].process else { return };
         let gate_open = local < process.gate;
         let committed = process.tally.committed();
+        let stepped = process.told.is_some_and(|told| told < committed);
+        if stepped {
+            process.told = Some(committed);
+            self.allow_applier(node, committed);
+        }
+        let Some(process) = &mut self.nodes[node].process else { return };
         let Role::Leading(leading) = &mut process.role else { return };
         if leading.over {
             return;
@@ -165,7 +172,6 @@ impl World {
         if committed >= start {
             self.checks.serves(epoch);
         }
-        self.allow_applier(node, committed);
         for (seq, tag) in answered {
             self.checks.acknowledged(&self.nodes[node], epoch, seq, tag);
         }

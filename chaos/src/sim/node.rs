@@ -70,6 +70,9 @@ pub struct Process {
     pub limit: Option<Seq>,
     /// What is durable where, in one leadership of this process after another.
     pub tally: Tally,
+    /// The last step of it that the applier was told of; nothing before the process first led
+    /// (`Commit::on_step`).
+    pub told: Option<Seq>,
     /// What it is.
     pub role: Role,
     /// Reported from a leadership's first step to its last.
