@@ -334,7 +334,8 @@ impl World {
                 .eligible
                 .iter()
                 .any(|member| member.node == name && member.volume == volume);
-            if !listed && server.started && server.durable >= committed {
+            let whole = server.snapshot.is_none() && committed > Seq(0);
+            if !listed && whole && server.durable >= committed {
                 events.push(Event::Eligible { node: name, volume, eligible: true });
             }
         }

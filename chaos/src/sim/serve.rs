@@ -226,7 +226,8 @@ impl World {
     /// Bytes may be of any op up to what is applied when they are read.
     pub fn read_piece(&mut self, id: u64) {
         let Some(leader) = self.sessions.get(&id).map(|session| session.leader) else { return };
-        let applicable = self.may_apply(leader);
+        let touched = self.nodes[leader].process.as_ref().map_or(Seq(0), |it| it.touched);
+        let applicable = self.may_apply(leader).max(touched);
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let disk = &self.nodes[leader].disk;
         let Some(server) = &mut session.server else { return };

@@ -10,7 +10,7 @@ use mainstay_election::machine::Moment;
 use mainstay_election::values::{Config, Member, Term, Terms};
 use mainstay_election::view::View;
 use mainstay_sync::commit::Rule;
-use mainstay_sync::position::VolumeId;
+use mainstay_sync::position::{Seq, VolumeId};
 
 use super::convert;
 use super::world::{Happening, World};
@@ -81,6 +81,7 @@ impl World {
         caught_up.extend(
             servers
                 .clone()
+                .filter(|_| committed > Seq(0))
                 .filter(|(_, server)| server.snapshot.is_none() && server.durable >= committed)
                 .map(|(of, server)| member(of, server.volume)),
         );
