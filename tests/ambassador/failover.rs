@@ -97,4 +97,5 @@ async fn two_hundred_clients_that_connect_anew_feel_a_delay() {
     std::fs::write(replica.config(), config).expect("written");
     replica.process().expect("it runs").signal(Signal::HUP);
     patiently("an ambassador beside b", async || write_once(beside).await.ok()).await;
+    cluster.node("b").expect("b").stop().await.unwrap_or_else(|error| panic!("{error:#}"));
 }
