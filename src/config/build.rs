@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use mainstay_election::machine::OnQuorumLoss;
 use mainstay_election::values::{Durability, MaxLag, NodeName, Tags};
 use mainstay_election::{CoordinationAddress, EtcdOptions, Login};
 
@@ -39,7 +40,17 @@ impl Document {
             state_dir: PathBuf::from(builder.required("state_dir", "\"/var/lib/mainstay\"")),
             mount: PathBuf::from(builder.required("mount", "\"/var/lib/postgresql/data\"")),
             secret: builder.secret(),
-            durability: builder.durability(),
+            durability: match self.text("durability").as_deref() {
+                Some("async") => Durability::Async,
+                _ => Durability::Sync,
+            },
+            voters: count(builder.defaulted(self.number("voters"))),
+            write_quorum: self.number("write_quorum").map(count),
+            on_quorum_loss: match self.text("on_quorum_loss").as_deref() {
+                Some("degrade") => OnQuorumLoss::Degrade,
+                _ => OnQuorumLoss::Wait,
+            },
+            suspect_after: builder.defaulted(self.duration("suspect_after")),
             max_lag: MaxLag {
                 bytes: self.size("max_lag.bytes"),
                 ms: self.duration("max_lag.time").map(millis),
@@ -57,6 +68,7 @@ impl Document {
             ambassador: if self.is_given("ambassador") { builder.ambassador() } else { None },
         };
         builder.check_directories(&config);
+        builder.check_quorum(&config);
         builder.done(config)
     }
 
@@ -210,15 +222,36 @@ impl<'a> Builder<'a> {
         SecretText::new(UNUSED)
     }
 
-    fn durability(&mut self) -> Durability {
-        if self.document.text("durability").as_deref() == Some("sync") {
+    /// What contradicts itself in sync durability.
+    fn check_quorum(&mut self, config: &RunConfig) {
+        if config.durability == Durability::Async {
+            return;
+        }
+        let voters = config.voters;
+        if voters == 1 {
             self.refuse(
-                "durability",
-                "`durability` is \"sync\", which is not built yet".to_owned(),
-                "use \"async\": a failover may then lose the newest acknowledged writes",
+                "voters",
+                "`voters` is 1 and `durability` is \"sync\": there would be one copy".to_owned(),
+                "set voters = 3 (one may then be lost), or durability = \"async\"",
             );
         }
-        Durability::Async
+        if let Some(quorum) = config.write_quorum.filter(|quorum| *quorum > voters) {
+            let majority = voters / 2 + 1;
+            self.refuse(
+                "write_quorum",
+                format!("`write_quorum` is {quorum}, but there are only {voters} voters"),
+                &format!("leave it out for a majority, {majority}, or raise `voters`"),
+            );
+        }
+        let ttl = config.cluster.ttl;
+        if config.suspect_after >= ttl {
+            let (suspect, half) = (config.suspect_after, ttl / 2);
+            self.refuse(
+                "suspect_after",
+                format!("`suspect_after` is {suspect:?}, not below `ttl`, {ttl:?}"),
+                &format!("use at most half of the ttl, {half:?}; the default is \"1s\""),
+            );
+        }
     }
 
     fn peer(&mut self) -> PeerConfig {

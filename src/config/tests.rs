@@ -190,9 +190,18 @@ fn all_that_is_wrong_is_said_at_once() {
 }
 
 #[test]
-fn sync_is_refused_until_it_is_built() {
-    let said = problems(&format!("durability = \"sync\"\n{MINIMAL}"), &[]);
-    assert_eq!(said[0].0, "`durability` is \"sync\", which is not built yet");
+fn what_sync_cannot_keep_is_refused_with_what_would_do() {
+    let table = [
+        ("voters = 1", "`voters` is 1", "voters = 3"),
+        ("write_quorum = 4", "`write_quorum` is 4, but there are only 3", "a majority, 2"),
+        ("suspect_after = \"5s\"", "`suspect_after` is 5s, not below `ttl`, 5s", "2.5s"),
+    ];
+    for (line, what, fix) in table {
+        let said = problems(&format!("{line}\n{MINIMAL}"), &[]);
+        assert!(said[0].0.contains(what) && said[0].1.contains(fix), "{line}: {said:?}");
+        let text = format!("durability = \"async\"\n{line}\n{MINIMAL}");
+        assert!(problems(&text, &[]).is_empty(), "{line}: async asks for none of it");
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay_election::coordinator::{Coordinator, CoordinatorError};
+use mainstay_election::machine::OnQuorumLoss;
 use mainstay_election::values::{Durability, MaxLag, NodeName, Tags};
 use mainstay_election::{CoordinationAddress, EtcdOptions, connect};
 
@@ -27,6 +28,14 @@ pub struct RunConfig {
     pub durability: Durability,
     /// What is proposed to a new cluster.
     pub max_lag: MaxLag,
+    /// How many replicas shall be voters (sync).
+    pub voters: u32,
+    /// Copies that make a write safe (sync); none is a majority of the voters.
+    pub write_quorum: Option<u32>,
+    /// What becomes of writes while there are too few voters (sync).
+    pub on_quorum_loss: OnQuorumLoss,
+    /// How long a voter may not hear its leader before it would elect another (sync).
+    pub suspect_after: Duration,
     /// Where other replicas reach this one.
     pub peer: PeerConfig,
     /// Where status and metrics are served.

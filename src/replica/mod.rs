@@ -10,6 +10,8 @@ mod lead;
 mod node;
 mod preflight;
 mod publish;
+mod quorum;
+mod rules;
 mod run;
 mod service;
 pub mod situation;

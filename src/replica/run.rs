@@ -19,7 +19,7 @@ use super::node::Node;
 use super::situation::Board;
 use super::stop::Stop;
 use super::vows::VolumeVows;
-use super::{ReplicaError, follow, lead, preflight, publish};
+use super::{ReplicaError, follow, lead, preflight, publish, rules};
 use crate::api;
 use crate::config::RunConfig;
 use crate::proxy::{Beside, Reload};
@@ -52,6 +52,12 @@ pub async fn run(config: RunConfig, reload: Reload) -> Result<(), ReplicaError> 
     let board = Arc::new(Board::new(config.process.address.clone()));
     let mut settings = Settings::for_ttl(config.cluster.ttl);
     settings.max_lag = config.max_lag;
+    settings.durability = config.durability;
+    settings.suspect_after = config.suspect_after;
+    settings.voters = usize::try_from(config.voters).unwrap_or(usize::MAX);
+    settings.write_quorum = config.write_quorum;
+    settings.on_quorum_loss = config.on_quorum_loss;
+    rules::load(&volume, &board);
     let runner =
         Arc::new(take_part(Arc::clone(&coordinator), &config, &volume, &board, settings.clone()));
     let node = Node {
@@ -76,6 +82,7 @@ pub async fn run(config: RunConfig, reload: Reload) -> Result<(), ReplicaError> 
     );
     let mut beside = JoinSet::new();
     beside.spawn(report(node.clone()));
+    beside.spawn(rules::keep(node.clone()));
     let service = node.config.cluster.service.clone();
     let known = [(service, (Arc::clone(&node.coordinator), node.observed.clone()))].into();
     let proxy = Beside::start(node.config.ambassador.clone(), known, reload).await?;
@@ -142,6 +149,8 @@ async fn open_volume(config: &RunConfig) -> Result<Volume, ReplicaError> {
         log_bytes_max: config.log_bytes_max,
         quarantine_bytes_max: config.quarantine_bytes_max,
         root: RootOwner { mode: 0o700, uid, gid },
+        // Until the cluster's config says otherwise.
+        committed_only: true,
         ..VolumeOptions::default()
     };
     let state_dir = config.state_dir.clone();
