@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use mainstay_ambassador::{
     AccessLog, Ambassador, Inherited, RouteState, Settings, Source, StartError,
@@ -84,7 +85,10 @@ pub struct Proxy {
     followed: BTreeMap<String, watch::Receiver<RouteState>>,
     id: String,
     ended: watch::Sender<bool>,
-    tasks: JoinSet<()>,
+    /// Keep the states true. They end with the last route that follows them, or with this.
+    keepers: JoinSet<()>,
+    /// Keep the keys true. They are waited for.
+    registered: JoinSet<()>,
     lines: AccessLines,
     writer: AccessWriter,
 }
@@ -116,7 +120,8 @@ impl Proxy {
             followed: BTreeMap::new(),
             id: register::id(),
             ended: watch::Sender::new(false),
-            tasks: JoinSet::new(),
+            keepers: JoinSet::new(),
+            registered: JoinSet::new(),
             lines,
             writer,
         };
@@ -179,8 +184,8 @@ impl Proxy {
         tracing::info!(cut = drained.cut, "the ambassador has ended");
         // Only now: a planned hand-over counts those who are still here.
         self.ended.send_replace(true);
-        self.followed.clear();
-        while self.tasks.join_next().await.is_some() {}
+        while self.registered.join_next().await.is_some() {}
+        self.keepers.shutdown().await;
         let Proxy { ambassador, lines, writer, .. } = self;
         // Whoever still looks at its numbers keeps it, and the log with it; else the last lines
         // are waited for.
@@ -197,19 +202,16 @@ impl Proxy {
         config: &AmbassadorConfig,
         inherited: Inherited,
     ) -> Result<(), ProxyError> {
-        let mut routes = Vec::new();
+        while self.keepers.try_join_next().is_some() {}
+        while self.registered.try_join_next().is_some() {}
         let mut begun = Vec::new();
-        for route in &config.routes {
-            let source = match &route.to {
-                RouteTo::Leader(service) => Source::Leader(self.follow(service, &mut begun).await?),
-                RouteTo::Upstreams { addresses, first_alive, check } => {
-                    let upstreams = translate::upstreams(route, addresses, *first_alive, *check)?;
-                    Source::Upstreams(upstreams)
-                }
-            };
-            routes.push(translate::route(config, route, source)?);
+        if let Err(error) = self.route(config, inherited, &mut begun).await {
+            // Nothing leads there; the next try begins anew.
+            for (service, ..) in begun {
+                self.followed.remove(&service);
+            }
+            return Err(error);
         }
-        self.ambassador.reload_with(routes, inherited)?;
         for (service, coordinator, ttl) in begun {
             self.register(config, &service, coordinator, ttl);
         }
@@ -220,11 +222,32 @@ impl Proxy {
         Ok(())
     }
 
+    /// Loads the routes, and tells of each service that is followed from here on.
+    async fn route(
+        &mut self,
+        config: &AmbassadorConfig,
+        inherited: Inherited,
+        begun: &mut Vec<(String, Arc<dyn Coordinator>, Duration)>,
+    ) -> Result<(), ProxyError> {
+        let mut routes = Vec::new();
+        for route in &config.routes {
+            let source = match &route.to {
+                RouteTo::Leader(service) => Source::Leader(self.follow(service, begun).await?),
+                RouteTo::Upstreams { addresses, first_alive, check } => {
+                    let upstreams = translate::upstreams(route, addresses, *first_alive, *check)?;
+                    Source::Upstreams(upstreams)
+                }
+            };
+            routes.push(translate::route(config, route, source)?);
+        }
+        Ok(self.ambassador.reload_with(routes, inherited)?)
+    }
+
     /// The state of a service's route, kept from the first time on that it is asked for.
     async fn follow(
         &mut self,
         service: &str,
-        begun: &mut Vec<(String, Arc<dyn Coordinator>, std::time::Duration)>,
+        begun: &mut Vec<(String, Arc<dyn Coordinator>, Duration)>,
     ) -> Result<watch::Receiver<RouteState>, ProxyError> {
         if let Some(state) = self.followed.get(service) {
             return Ok(state.clone());
@@ -240,7 +263,7 @@ impl Proxy {
             }
         };
         let (sender, state) = watch::channel(RouteState::unknown());
-        self.tasks.spawn(routes::keep(service.to_owned(), observed, sender, ttl));
+        self.keepers.spawn(routes::keep(service.to_owned(), observed, sender, ttl));
         self.followed.insert(service.to_owned(), state.clone());
         begun.push((service.to_owned(), coordinator, ttl));
         Ok(state)
@@ -252,7 +275,7 @@ impl Proxy {
         config: &AmbassadorConfig,
         service: &str,
         coordinator: Arc<dyn Coordinator>,
-        ttl: std::time::Duration,
+        ttl: Duration,
     ) {
         let Some(source) = self.followed.get(service).cloned() else { return };
         let routes = config.routes.iter().filter(|route| service_of(route) == Some(service));
@@ -265,7 +288,7 @@ impl Proxy {
             id: self.id.clone(),
             listen: listen.join(", "),
         };
-        self.tasks.spawn(registration.keep(self.ended.subscribe()));
+        self.registered.spawn(registration.keep(self.ended.subscribe()));
     }
 }
 

@@ -11,6 +11,7 @@ use mainstay_election::coordinator::{Coordinator, Write};
 use mainstay_election::values::{self, Durability, Epoch, encode, keys};
 use mainstay_election::view::View;
 use mainstay_election::{EtcdOptions, connect};
+use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -200,7 +201,7 @@ async fn inside() {
     lead(&*coordinator, 1, Durability::Async, &one.at.to_string()).await;
     let config = "service = \"db\"\ncoordination = \"etcd://10.99.1.1:2379\"\nttl = \"2s\"\n\
                   [ambassador]\nlisten = \"10.99.2.2:6432\"\nhold.timeout = \"10m\"\n";
-    let _ambassador = Ambassador::start(folder.path(), &net.enter(), config);
+    let mut ambassador = Ambassador::start(folder.path(), &net.enter(), config);
     let mut client = connected("one").await;
     patiently("its key", async || {
         let view = View::parse(&coordinator.read().await.ok()?).ok()?;
@@ -244,4 +245,11 @@ async fn inside() {
     echoes(&mut client).await;
     may.store(false, SeqCst);
     is_cut(&mut client).await;
+
+    // It ends when it is asked to, and its key with it.
+    ambassador.signal(Signal::TERM);
+    let ended = patiently("its end", async || ambassador.child.try_wait().ok()?).await;
+    assert!(ended.success(), "{ended} {}", ambassador.words());
+    let view = View::parse(&coordinator.read().await.expect("read")).expect("readable");
+    assert!(view.ambassadors.is_empty(), "{:?}", view.ambassadors);
 }
