@@ -8,8 +8,15 @@
 mod mutant;
 
 pub mod demo;
+pub mod judge;
 pub mod live;
 pub mod measure;
+pub mod nemesis;
+pub mod observe;
 pub mod pgbench;
+pub mod report;
+pub mod run;
 pub mod sim;
+pub mod switchover;
 pub mod workload;
+pub mod world;

@@ -11,7 +11,6 @@ mod node;
 mod preflight;
 mod publish;
 mod quorum;
-pub mod routes;
 mod rules;
 mod run;
 mod service;

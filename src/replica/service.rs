@@ -87,6 +87,7 @@ enum Run {
 /// One run, from start to end.
 async fn run_once(scope: &mut Scope<'_>, process: &ProcessConfig) -> Result<Run, ReplicaError> {
     if scope.service.is_none() {
+        tracing::info!("starting the service");
         scope.node.board.say("starting the service");
         start(scope, spec(process)).await?;
     }
@@ -131,6 +132,7 @@ async fn start(scope: &mut Scope<'_>, spec: Spec) -> Result<(), ReplicaError> {
 pub(super) async fn stop(scope: &mut Scope<'_>) {
     let process = &scope.node.config.process;
     if let Some(service) = &scope.service {
+        tracing::info!(grace = ?process.stop_grace, "stopping the service");
         let signal = signal_named(&process.stop_signal).unwrap_or(rustix::process::Signal::TERM);
         let exit = service.stop(signal, process.stop_grace).await;
         tracing::info!(%exit, "the service stopped");

@@ -10,12 +10,12 @@ use mainstay_sync::position::VolumeId;
 
 use super::clock::Clock;
 use super::disk::Disk;
+use super::election;
 use super::look::Looker;
 use super::node::{Node, Process, Role};
 use super::plan::Plan;
 use super::proxy::{PROXIES, Proxy};
 use super::world::{Happening, World};
-use super::election;
 
 /// The times that machines go by, as `src/replica/run.rs` makes them of a config.
 #[must_use]
@@ -132,7 +132,10 @@ impl World {
         self.rng = rng;
         let head = self.nodes[node].disk.head();
         self.tell(node, || {
-            format!("dies{}, leaving its log at {head}", if power { " with its machine" } else { "" })
+            format!(
+                "dies{}, leaving its log at {head}",
+                if power { " with its machine" } else { "" }
+            )
         });
         self.drop_ends(node);
     }

@@ -151,8 +151,7 @@ impl World {
             Write::Put(key, value, _) => format!("{key}={}", String::from_utf8_lossy(value)),
             Write::Delete(key) => format!("-{key}"),
         };
-        let all: Vec<String> =
-            writes.iter().filter(|write| !noise(write)).map(text).collect();
+        let all: Vec<String> = writes.iter().filter(|write| !noise(write)).map(text).collect();
         self.tell(who, || format!("transaction {outcome}: {}", all.join(" ")));
     }
 

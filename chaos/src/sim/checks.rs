@@ -128,9 +128,7 @@ impl Checks {
             .acked
             .iter()
             .filter(|acked| acked.epoch < epoch)
-            .filter(|acked| {
-                acked.seq >= start || node.disk.op_at(acked.seq) != Some(acked.tag)
-            })
+            .filter(|acked| acked.seq >= start || node.disk.op_at(acked.seq) != Some(acked.tag))
             .copied()
             .collect();
         if let Some(first) = missing.first() {
@@ -278,7 +276,8 @@ impl Checks {
         });
         if !stands {
             let key = view.leader.as_ref().map(|it| (&it.value.node, it.value.epoch));
-            let what = format!("{} would answer in epoch {leads:?}, the key says {key:?}", node.name);
+            let what =
+                format!("{} would answer in epoch {leads:?}, the key says {key:?}", node.name);
             self.broken("a gate is shut before its lease ends", what);
         }
     }

@@ -112,7 +112,9 @@ pub fn command(options: &Options) -> Result<bool> {
                 println!("kept in {}", keep(folder, &shrunk)?.display());
             }
         }
-        println!("replay: cargo run -p mainstay-chaos -- sim --first-seed {seed} --seeds 1 --trace");
+        println!(
+            "replay: cargo run -p mainstay-chaos -- sim --first-seed {seed} --seeds 1 --trace"
+        );
         break;
     }
     if options.keep_going {

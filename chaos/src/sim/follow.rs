@@ -34,8 +34,7 @@ impl World {
         let life = self.nodes[node].life;
         if let Some(process) = &mut self.nodes[node].process {
             let pause = RETRY.0;
-            process.role =
-                Role::Following(Following { leader, epoch, session: None, pause });
+            process.role = Role::Following(Following { leader, epoch, session: None, pause });
             let soon = Duration::from_micros(100);
             self.later(soon, Happening::Dial { node, life, epoch });
         }

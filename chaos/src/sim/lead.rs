@@ -190,8 +190,7 @@ impl World {
             false => leading.start,
         };
         let due = !leading.over && !leading.service && applied >= start;
-        let committed = committed >= start
-            || mutant!("serves-before-epoch-start-commits");
+        let committed = committed >= start || mutant!("serves-before-epoch-start-commits");
         if due && committed {
             leading.service = true;
             let epoch = leading.epoch;

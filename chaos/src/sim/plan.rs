@@ -176,8 +176,7 @@ impl Plan {
         let drift_ppm = (0..nodes)
             .map(|_| i64::try_from(rng.below(2001)).unwrap_or(0) * drift / 1000 - drift)
             .collect();
-        let mut plan =
-            Plan { seed, sync, nodes, voters, ttl_ms, drift_ppm, faults: Vec::new() };
+        let mut plan = Plan { seed, sync, nodes, voters, ttl_ms, drift_ppm, faults: Vec::new() };
         let mut at_ms = 0;
         let count = rng.between(4, 22);
         for _ in 0..count {

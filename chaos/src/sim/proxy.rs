@@ -55,6 +55,7 @@ impl World {
             leader: address,
             trusted_until: Moment::from_boot(looker.fresh_at.since_boot()) + ttl,
             attested: None,
+            version: u64::try_from(view.revision.0).unwrap_or(0),
         };
         self.proxy_step(proxy, Event::Leader(state));
     }

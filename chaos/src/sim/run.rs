@@ -81,9 +81,8 @@ fn live(world: &mut World) -> Duration {
     world.run_until(last + AFTERMATH, |_| false);
     world.mend();
     let (mended, acks) = (world.now, world.checks.acks);
-    let healed = world.run_until(SERVES_AGAIN, |world| {
-        world.checks.acks > acks && world.is_whole()
-    });
+    let healed =
+        world.run_until(SERVES_AGAIN, |world| world.checks.acks > acks && world.is_whole());
     // A cluster whose voters' disks are gone waits for its operator.
     if !healed && !world.can_serve() {
         world.checks.unable = true;
@@ -172,9 +171,8 @@ impl World {
             Term::Local => true,
             Term::Quorum { voters, needed } => {
                 let disks = self.nodes.iter().filter(|node| !node.disk.building);
-                let held = disks.filter(|node| {
-                    voters.iter().any(|volume| volume.0 == node.disk.volume.0)
-                });
+                let held =
+                    disks.filter(|node| voters.iter().any(|volume| volume.0 == node.disk.volume.0));
                 held.count() >= usize::try_from(*needed).unwrap_or(usize::MAX)
             }
         })
@@ -185,9 +183,9 @@ impl World {
         let view = self.coordinator.view();
         let Some(config) = view.config.as_ref().map(|config| &config.value) else { return false };
         let held = |member: &mainstay_election::values::Member| {
-            self.nodes.iter().any(|node| {
-                node.name == member.node && node.disk.volume.0 == member.volume.0
-            })
+            self.nodes
+                .iter()
+                .any(|node| node.name == member.node && node.disk.volume.0 == member.volume.0)
         };
         match self.plan.sync {
             true => config.voters.len() >= self.plan.voters && config.voters.iter().all(held),
