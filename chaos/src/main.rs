@@ -31,6 +31,8 @@ enum Command {
     Switchover(mainstay_chaos::switchover::Options),
     /// Run the pure machines in a simulated hostile world, seed after seed
     Sim(mainstay_chaos::sim::command::Options),
+    /// Break one rule of the protocol at a time and see the simulator find it
+    Mutants(mainstay_chaos::sim::mutants::Options),
 }
 
 #[derive(Debug, Args)]
@@ -106,6 +108,10 @@ async fn run(command: Command) -> Result<()> {
         Command::Sim(options) => match mainstay_chaos::sim::command::command(&options)? {
             true => Ok(()),
             false => Err(anyhow::anyhow!("a rule was broken")),
+        },
+        Command::Mutants(options) => match mainstay_chaos::sim::mutants::command(&options)? {
+            true => Ok(()),
+            false => Err(anyhow::anyhow!("a mutation was not found")),
         },
     }
 }
