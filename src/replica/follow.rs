@@ -122,6 +122,17 @@ fn describe(status: &Status) -> String {
                 bytes_per_second >> 20
             )
         }
+        Phase::CatchingUp { bytes, chunks, chunks_total, bytes_per_second, ms_left } => {
+            let percent = (chunks * 100).checked_div(*chunks_total).unwrap_or(0).min(100);
+            let left = ms_left.map(|ms| format!(", {} s left", ms.div_ceil(1000)));
+            format!(
+                "catching up: {chunks} of {chunks_total} chunks compared ({percent} %), {} MiB \
+                 fetched at {} MiB/s{}",
+                bytes >> 20,
+                bytes_per_second >> 20,
+                left.unwrap_or_default()
+            )
+        }
         Phase::Streaming => "streaming".to_owned(),
         Phase::Refused(refusal) => format!("refused by the leader: {refusal}"),
     }

@@ -65,6 +65,19 @@ pub enum Phase {
         /// Since the copy began, on average.
         bytes_per_second: u64,
     },
+    /// Taking what differs, beside a volume that stays at its old position and promotable.
+    CatchingUp {
+        /// Bytes of blocks so far.
+        bytes: u64,
+        /// Chunks that were compared so far.
+        chunks: u64,
+        /// How many there are; 0 until that is known.
+        chunks_total: u64,
+        /// Since it began, on average.
+        bytes_per_second: u64,
+        /// About how long it still takes.
+        ms_left: Option<u64>,
+    },
     /// Taking records as they are made.
     Streaming,
     /// The leader takes no session with this node. It is tried again now and then.

@@ -17,7 +17,7 @@ use super::follower::{Following, Phase};
 use super::message::{Beat, ToFollower, ToLeader, Welcome};
 use super::plan::{self, PROTOCOL, Refusal, Standing, Verdict};
 use super::session::in_time;
-use super::{clock, copy};
+use super::{clock, copy, delta};
 use crate::log::Frame;
 use crate::op::{Record, Time};
 use crate::position::{Epoch, Position, Seq};
@@ -54,12 +54,16 @@ async fn follow(following: &Following, link: &Link, streamed: &mut bool) -> Resu
     let mut copied = None;
     match welcome.verdict {
         Verdict::Refuse(refusal) => return Err(refusal.into()),
-        Verdict::Stream { .. } => {}
+        Verdict::Stream { .. } => following.write(|sink| Ok(sink.forget_delta()?)).await?,
         Verdict::Truncate { after } => {
             tracing::warn!(head = %standing.head, %after, "dropping a tail that no leader kept");
             let epoch = standing.lineage.epoch_at(after).unwrap_or_default();
             let after = Position { epoch, seq: after };
             following.write(move |sink| Ok(sink.truncate_after(after)?)).await?;
+            if leading.first > after.seq.next() {
+                // What is left is a prefix that the leader's log does not cover.
+                return Err(End::Reborn);
+            }
         }
         Verdict::SetAside { ancestor } => {
             let why = format!(
@@ -70,6 +74,10 @@ async fn follow(following: &Following, link: &Link, streamed: &mut bool) -> Resu
             tracing::warn!(%why, "setting the whole volume aside");
             following.write(move |sink| Ok(sink.set_aside(&why)?)).await?;
             return Err(End::Reborn);
+        }
+        Verdict::Delta { since } => {
+            tracing::info!(head = %standing.head, %since, "fetching what differs");
+            copied = Some(delta::fetch(following, leading, &standing, since).await?);
         }
         Verdict::Copy { why } => {
             tracing::info!(?why, "copying the whole volume");

@@ -8,6 +8,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::end::End;
 use super::ends::{Source, SourceError};
+use super::pace::Pace;
 use super::plan::{Leading, PROTOCOL};
 use super::session;
 use super::table::{FollowerStatus, Table};
@@ -27,6 +28,8 @@ pub struct LeaderOptions {
     /// A follower this many bytes of log behind is dropped, to copy instead: the log is held for
     /// it. Also the most that may be written during a copy.
     pub held_bytes_max: u64,
+    /// Bytes a second that copies and deltas may take together; records are never held back.
+    pub bandwidth: Option<u64>,
     /// Who may follow; `None`: whoever holds the secret.
     pub admit: Option<Admit>,
 }
@@ -37,6 +40,7 @@ impl Default for LeaderOptions {
             beat: Duration::from_millis(500),
             batch_bytes_max: 1 << 20,
             held_bytes_max: 16 << 30,
+            bandwidth: None,
             admit: None,
         }
     }
@@ -69,6 +73,7 @@ pub(super) struct Shared {
     pub source: Arc<dyn Source>,
     pub options: LeaderOptions,
     pub table: Table,
+    pub pace: Pace,
     pub events: mpsc::UnboundedSender<Event>,
 }
 
@@ -84,7 +89,8 @@ impl Leader {
         let (events, told) = mpsc::unbounded_channel();
         let service = endpoint.name().service.clone();
         let table = Table::new();
-        let shared = Arc::new(Shared { service, epoch, source, options, table, events });
+        let pace = Pace::new(options.bandwidth);
+        let shared = Arc::new(Shared { service, epoch, source, options, table, pace, events });
         let (going, over) = oneshot::channel();
         let accepting = tokio::spawn(accept(endpoint.listen(), shared.clone(), over));
         (Leader { shared, _going: going, accepting }, told)

@@ -14,14 +14,26 @@
 //! Ack now and then           ->
 //! ```
 //!
-//! A copy, one channel on a link of its own, between Welcome and Ready (protocol 1 knows only
-//! `since` 0, everything; a later one may send only what was born after `since`):
+//! A full copy, one channel on a link of its own, between Welcome and Ready:
 //!
 //! ```text
-//! Delta(since)               ->
+//! Copy                       ->
 //!                            <-     Begin(position s), Rows.., (Extent, data)..
 //!                            <-     End(d)
 //! (closes once Started: until then the leader keeps the records after s)
+//! ```
+//!
+//! A delta, in the same place. Several Fetch may be on their way at once:
+//!
+//! ```text
+//! Delta(since)               ->
+//!                            <-     Changes(position s), Rows.., RowsEnd
+//! Want(rows it had changed)  ->
+//!                            <-     Rows.., Answered(those there are none of)
+//! Fetch(chunks, hashes)      ->
+//!                            <-     (Extent, data or Zeros).., Fetched
+//! Complete                   ->
+//!                            <-     End(d)
 //! ```
 
 use serde::{Deserialize, Serialize};
@@ -30,7 +42,8 @@ use super::plan::{Leading, Standing, Verdict};
 use crate::op::Time;
 use crate::position::{Epoch, FileId, Position, Seq, VolumeId};
 use crate::store::rows::Row;
-use crate::volume::SnapshotHeader;
+use crate::store::stage::Want;
+use crate::volume::{Ask, ChangesHeader, SnapshotHeader};
 
 /// From a follower.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,13 +66,26 @@ pub enum ToLeader {
         /// And up to here in its objects.
         applied: Seq,
     },
-    /// Opens a copy session: send what was born after `since`.
+    /// Opens a copy session: send everything.
+    Copy {
+        /// The follower's volume, as in its live session.
+        volume: VolumeId,
+    },
+    /// Opens a delta session: send what was born after `since`.
     Delta {
         /// The follower's volume, as in its live session.
         volume: VolumeId,
-        /// 0 is everything.
+        /// The last record in common.
         since: Seq,
+        /// With all names and attributes, as deletions here may have left no trace.
+        whole: bool,
     },
+    /// Send these rows, which a history that lost has changed here.
+    Want(Vec<Want>),
+    /// Send what of these chunks differs.
+    Fetch(Vec<Ask>),
+    /// There is no more to ask for.
+    Complete,
 }
 
 /// From a leader.
@@ -73,8 +99,28 @@ pub enum ToFollower {
     Beat(Beat),
     /// Answers a Delta.
     Begin(SnapshotHeader),
-    /// Rows of the index at Begin's position.
+    /// Answers a Delta.
+    Changes(ChangesHeader),
+    /// Rows of the index at the position of Begin or Changes.
     Rows(Vec<Row>),
+    /// All changed rows were sent.
+    RowsEnd,
+    /// All rows that a Want asked for were sent.
+    Answered {
+        /// Of these there are none.
+        absent: Vec<Want>,
+    },
+    /// As much is zeros.
+    Zeros {
+        /// Whose.
+        id: FileId,
+        /// Of the first byte.
+        offset: u64,
+        /// How many.
+        length: u64,
+    },
+    /// All that differs in what a Fetch asked for was sent.
+    Fetched,
     /// The next frame is data at this place.
     Extent {
         /// Whose.

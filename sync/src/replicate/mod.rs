@@ -13,19 +13,22 @@
 pub mod check;
 mod clock;
 mod copy;
+mod delta;
 mod end;
 mod ends;
 mod follower;
 mod intake;
 mod leader;
 pub mod message;
+mod pace;
 pub mod plan;
 mod serve_copy;
+mod serve_delta;
 mod session;
 mod table;
 mod volume;
 
-pub use ends::{Builder, Records, Sink, SinkError, Snapshot, Source, SourceError};
+pub use ends::{Builder, Changes, Delta, Records, Sink, SinkError, Snapshot, Source, SourceError};
 pub use follower::{Follower, FollowerOptions, LeaderAddress, Phase, Status};
 pub use leader::{Admit, Event, Leader, LeaderOptions};
 pub use plan::{Refusal, Standing, Verdict, Why};

@@ -14,7 +14,7 @@ use super::leader::{Event, Shared};
 use super::message::{Beat, ToFollower, ToLeader, Welcome};
 use super::plan::{self, Leading, Refusal, Standing, Verdict};
 use super::table::Seat;
-use super::{clock, serve_copy};
+use super::{clock, serve_copy, serve_delta};
 use crate::position::{Position, Seq, VolumeId};
 use crate::transport::{Channel, FrameKind, Link, Receiving, Sending};
 use crate::wire;
@@ -33,10 +33,11 @@ pub(super) async fn serve(shared: &Shared, link: &Link) -> Result<(), End> {
     let mut channel = in_time(async { Ok(link.accept().await?) }).await?;
     match in_time(hear(&mut channel.receiving)).await? {
         ToLeader::Hello(standing) => live(shared, link, channel, &standing).await,
-        ToLeader::Delta { volume, since } => {
-            serve_copy::serve(shared, link, channel, volume, since).await
+        ToLeader::Copy { volume } => serve_copy::serve(shared, link, channel, volume).await,
+        ToLeader::Delta { volume, since, whole } => {
+            serve_delta::serve(shared, link, channel, volume, since, whole).await
         }
-        other => Err(unexpected("Hello or Delta", &other)),
+        other => Err(unexpected("Hello, Copy or Delta", &other)),
     }
 }
 
@@ -134,7 +135,7 @@ fn fits(verdict: &Verdict, leading: &Leading, after: Position, head: Position) -
     let ours = after.seq <= head.seq && leading.lineage.epoch_at(after.seq) == Some(after.epoch);
     let asked = match verdict {
         Verdict::Stream { after: seq } | Verdict::Truncate { after: seq } => *seq == after.seq,
-        Verdict::Copy { .. } => true,
+        Verdict::Copy { .. } | Verdict::Delta { .. } => true,
         Verdict::SetAside { .. } | Verdict::Refuse(_) => false,
     };
     if ours && asked {

@@ -19,7 +19,7 @@ pub const FORMAT: u32 = 1;
 /// Tombstones kept at most, of each sort; past it the older half goes.
 const TOMBSTONES_MAX: u64 = 200_000;
 
-const SCHEMA: &str = "
+pub(super) const SCHEMA: &str = "
 CREATE TABLE checkpoint(
     one INTEGER PRIMARY KEY CHECK (one = 1),
     epoch INTEGER NOT NULL, seq INTEGER NOT NULL, lineage TEXT NOT NULL,
@@ -245,7 +245,7 @@ pub(crate) fn checkpoint(db: &Connection) -> Result<Checkpoint, StoreError> {
     })?)
 }
 
-fn move_checkpoint(db: &Connection, to: &Checkpoint) -> rusqlite::Result<()> {
+pub(super) fn move_checkpoint(db: &Connection, to: &Checkpoint) -> rusqlite::Result<()> {
     let sql = "UPDATE checkpoint SET epoch=?, seq=?, lineage=?, building=?, floor=?";
     let at = to.position;
     db.execute(sql, params![at.epoch, at.seq, to.lineage, to.building, to.floor]).map(drop)

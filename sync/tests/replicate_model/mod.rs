@@ -417,6 +417,7 @@ impl Sink for End {
             durable: state.log.durable(),
             applied: state.applied,
             building: state.building,
+            deltas: false,
             promised: state.promised,
         }
     }
