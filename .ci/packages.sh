@@ -16,7 +16,13 @@ need() { # need PACKAGE COMMAND...: the package is missing if none of the comman
 postgres=(/usr/lib/postgresql/*/bin/postgres)
 for group in "$@"; do
   case $group in
-    build) need protobuf-compiler protoc; need gcc cc gcc; need fuse3 fusermount3 ;;
+    build)
+      need protobuf-compiler protoc
+      # What protoc itself includes: only recommended by its package, and so not installed with it.
+      need libprotobuf-dev /usr/include/google/protobuf/descriptor.proto
+      need gcc cc gcc
+      need fuse3 fusermount3
+      ;;
     demo)
       need postgresql "${postgres[@]}"
       need postgresql-client psql

@@ -11,6 +11,7 @@ use mainstay_election::values::{
 use mainstay_election::view::View;
 use serde::Serialize;
 
+mod sync;
 mod table;
 
 pub use table::render;
@@ -123,6 +124,7 @@ impl Report {
             None => Health::Down,
             Some(leader) if !leader.ready => Health::Down,
             Some(_) if heirs.is_empty() || !all_heard(facts, &replicas) => Health::Degraded,
+            Some(_) if sync::is_short(view) => Health::Degraded,
             Some(_) => Health::Ok,
         };
         Report {
@@ -248,16 +250,12 @@ fn guarantee(facts: &Facts<'_>, replicas: &[ReplicaLine], heirs: &[String]) -> G
         };
     };
     let (now, why_not_more) = match config.durability {
-        Durability::Sync => (
-            format!("an acknowledged fsync is on {} disks", config.write_quorum),
-            if config.degraded { "fewer copies are kept than were asked for" } else { "" },
-        ),
+        Durability::Sync => sync::guarantee(facts.view, config),
         Durability::Async => (
             async_guarantee(facts, config, replicas, heirs),
-            "an fsync is acknowledged before followers have it (durability is async)",
+            "an fsync is acknowledged before followers have it (durability is async)".to_owned(),
         ),
     };
-    let why_not_more = why_not_more.to_owned();
     Guarantee { durability: Some(config.durability), now, why_not_more }
 }
 
@@ -332,6 +330,10 @@ fn warnings(facts: &Facts<'_>, replicas: &[ReplicaLine]) -> Vec<String> {
             Request::Switchover { target: None, .. } => "a switchover is asked for".to_owned(),
             Request::SwitchoverRefused { why, .. } => format!("the last switchover failed: {why}"),
             Request::Failover { target, .. } => format!("a forced failover to {target} is asked"),
+            Request::Degrade { .. } => "fewer copies are asked for (degrade)".to_owned(),
+            Request::Recover { node, .. } => {
+                format!("{node} is asked to put back the config on its disk")
+            }
         });
     }
     if let Some((key, bad)) = view.unreadable.iter().next() {
@@ -381,6 +383,7 @@ fn to_do(
     if !silent.is_empty() {
         to_do.push(format!("see whether mainstay hangs on {}", listed(&silent, "or")));
     }
+    to_do.extend(sync::to_do(facts.view));
     if leader.is_some() && heirs.is_empty() && to_do.is_empty() {
         to_do.push("see each replica's state and the warnings: no copy could take over".to_owned());
     }

@@ -14,9 +14,11 @@ use std::str::FromStr;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+mod config;
 mod identity;
 pub mod keys;
 
+pub use config::{Config, ConfigMark, Durability, MaxLag, Ruling, Term, Terms, majority};
 pub use identity::{BadIdentity, ClusterId, Nonce, VolumeId};
 
 macro_rules! number {
@@ -205,80 +207,6 @@ pub struct Member {
     pub volume: VolumeId,
 }
 
-/// What an acknowledged fsync is worth.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Durability {
-    /// On the leader's disk; a failover loses at most what the lag bound allows.
-    Async,
-    /// On the disks of a write quorum; no failover loses it.
-    Sync,
-}
-
-impl fmt::Display for Durability {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Durability::Async => "async",
-            Durability::Sync => "sync",
-        })
-    }
-}
-
-/// How far an eligible follower may be behind (async). Absent is unbounded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MaxLag {
-    /// In bytes of the log.
-    pub bytes: Option<u64>,
-    /// In milliseconds since the oldest op that the follower lacks.
-    pub ms: Option<u64>,
-}
-
-/// `config`: the rules of this cluster. A config file only proposes them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Config {
-    /// Which cluster this is; a volume of another one never joins.
-    pub cluster: ClusterId,
-    /// Whose copies count (sync), and whose ballots.
-    pub voters: Vec<Member>,
-    /// How many durable copies make an op committed, the leader's included.
-    pub write_quorum: u32,
-    /// The promise given to the service.
-    pub durability: Durability,
-    /// The bound on what a failover loses (async).
-    pub max_lag: MaxLag,
-    /// Who may take over (async): those within `max_lag`.
-    pub eligible: Vec<Member>,
-    /// The newest leader's lineage, ending with its own epoch.
-    pub lineage: Lineage,
-    /// Fewer copies are kept than were asked for, on purpose, until more replicas are back.
-    pub degraded: bool,
-}
-
-impl Config {
-    /// Who may take over.
-    #[must_use]
-    pub fn candidates(&self) -> &[Member] {
-        match self.durability {
-            Durability::Async => &self.eligible,
-            Durability::Sync => &self.voters,
-        }
-    }
-
-    /// So many candidates must have promised, the winner among them, before one takes over. In
-    /// sync they are as many as leave no write quorum without one of them: whatever was
-    /// acknowledged, one of them has it.
-    #[must_use]
-    pub fn ballots_needed(&self) -> usize {
-        match self.durability {
-            Durability::Async => 1,
-            Durability::Sync => {
-                let quorum = usize::try_from(self.write_quorum).unwrap_or(usize::MAX);
-                (self.voters.len() + 1).saturating_sub(quorum).max(1)
-            }
-        }
-    }
-}
-
 /// What a replica is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -350,6 +278,15 @@ pub struct Replica {
     pub promised: Epoch,
     /// Its copy is not complete yet, so it cannot take over.
     pub building: bool,
+    /// The epoch whose leader it does not hear any more (sync): enough of them elect another one.
+    #[serde(default)]
+    pub suspects: Option<Epoch>,
+    /// The newest config that its disk holds.
+    #[serde(default)]
+    pub stored: Option<ConfigMark>,
+    /// Leading: for how many milliseconds it has not heard a write quorum, if it does not (sync).
+    #[serde(default)]
+    pub quorum_lost_ms: Option<u64>,
     /// When it wrote this.
     pub time: UnixMs,
     /// Its program's version.
@@ -403,6 +340,20 @@ pub enum Request {
     Pause {
         /// For the next operator to read.
         reason: String,
+        /// When it was asked for.
+        at: UnixMs,
+    },
+    /// Keep fewer copies than were asked for, until the voters are back (sync).
+    Degrade {
+        /// The epoch that shall go on. In a later one the request is stale.
+        epoch: Epoch,
+        /// When it was asked for.
+        at: UnixMs,
+    },
+    /// Put back the config that this node's disk has, although not all of its voters are here.
+    Recover {
+        /// Whose.
+        node: NodeName,
         /// When it was asked for.
         at: UnixMs,
     },

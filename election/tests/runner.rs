@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use mainstay_election::coordinator::{Compare, Coordinator, Write};
-use mainstay_election::machine::{Blocked, Directive, Identity, Report, Settings};
+use mainstay_election::machine::{Blocked, Directive, Identity, Moment, Report, Settings};
 use mainstay_election::runner::{Observed, Runner, RunnerHandle, Sealed, Vows, observe};
 use mainstay_election::values::{
     ClusterId, Epoch, Lag, Lineage, NodeName, Nonce, Position, Seq, Tags, VolumeId, keys,
@@ -68,6 +68,11 @@ impl Volume {
             service: Some("127.0.0.1:5432".to_owned()),
             unfit: None,
             lag: Lag::default(),
+            heard: None,
+            quorum_heard: Moment::NEVER,
+            caught_up: Vec::new(),
+            covered: None,
+            stored: None,
             state: "in a test".to_owned(),
         }
     }

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mainstay_election::machine::{Blocked, Directive, Event};
+use mainstay_election::machine::Event;
 use mainstay_election::values::{ClusterId, Durability, Epoch, Lineage, Position, Seq, VolumeId};
 use sim::node::{Disk, Node};
 use sim::world::World;
@@ -35,23 +35,6 @@ fn every_scenario_comes_out_as_written() {
         }
     }
     assert!(differ.is_empty(), "REWRITE=1 accepts this:\n{}", differ.join("\n"));
-}
-
-/// Who cannot keep what the cluster promises takes no part, not even when nobody else is there.
-#[test]
-fn a_replica_without_sync_stays_out_of_a_sync_cluster() {
-    let mut world = World::new(1, Duration::from_secs(4));
-    cluster(&mut world, ["a", "b", "c"].into_iter()).expect("known words");
-    let followers = ["b".to_owned(), "c".to_owned()];
-    world.write("a", 1, &followers);
-    world.rule_by_quorum(&["a", "b", "c"], 2);
-    world.node("a").crash();
-    world.run(Duration::from_secs(60));
-    for name in ["b", "c"] {
-        let directive = &world.nodes[name].directive;
-        let stays_out = matches!(directive, Some(Directive::Blocked(Blocked::Durability(_))));
-        assert!(stays_out, "{name}: {directive:?}");
-    }
 }
 
 fn files() -> Vec<PathBuf> {

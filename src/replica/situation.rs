@@ -1,8 +1,10 @@
 //! What this replica is doing now, for the election, the status and the API: one board that the
 //! role in force writes and everybody reads.
 
-use mainstay_election::machine::Report;
-use mainstay_election::values::{Epoch, Lag};
+use std::sync::Arc;
+
+use mainstay_election::machine::{Moment, Report};
+use mainstay_election::values::{Config, Epoch, Lag, Member, Terms};
 use mainstay_sync::volume::Volume;
 use tokio::sync::watch;
 
@@ -19,6 +21,16 @@ pub struct Situation {
     pub unfit: Option<String>,
     /// How far behind the leader it is.
     pub lag: Lag,
+    /// Following: whose stream was heard last, and when; as in [`Report::heard`].
+    pub heard: Option<(Epoch, Moment)>,
+    /// Leading: as in [`Report::quorum_heard`].
+    pub quorum_heard: Moment,
+    /// Leading: as in [`Report::caught_up`].
+    pub caught_up: Vec<Member>,
+    /// Leading: as in [`Report::covered`].
+    pub covered: Option<Terms>,
+    /// The newest config on this disk.
+    pub stored: Option<Arc<Config>>,
     /// What it does, in a word or a sentence.
     pub state: String,
 }
@@ -92,6 +104,11 @@ impl Board {
             service: self.service.clone(),
             unfit: situation.unfit,
             lag: situation.lag,
+            heard: situation.heard,
+            quorum_heard: situation.quorum_heard,
+            caught_up: situation.caught_up,
+            covered: situation.covered,
+            stored: situation.stored,
             state,
         }
     }

@@ -42,6 +42,9 @@ fn replica(name: &str, role: Role, state: &str, behind: u64) -> Replica {
         head: seq,
         lag: Lag { ops: behind, bytes: behind * 4096, ms: behind * 20 },
         promised: Epoch(7),
+        suspects: None,
+        stored: None,
+        quorum_lost_ms: None,
         building: false,
         time: UnixMs(NOW.0 - 800),
         version: "0.1.0".to_owned(),
@@ -72,6 +75,7 @@ fn healthy() -> View {
         max_lag: MaxLag { bytes: Some(64 << 20), ms: Some(10_000) },
         eligible: members,
         lineage: Lineage::default(),
+        version: 1,
         degraded: false,
     }));
     for line in [

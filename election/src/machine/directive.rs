@@ -45,6 +45,8 @@ pub enum Directive {
 pub enum Fall {
     /// Nothing was heard about the lease until its deadline.
     DeadlinePassed,
+    /// Neither the coordinator nor a write quorum was heard until the deadline (sync).
+    Isolated,
     /// The coordinator says that the lease is gone.
     LeaseGone,
     /// Somebody took a later epoch.
@@ -65,6 +67,10 @@ impl fmt::Display for Fall {
         match self {
             Fall::DeadlinePassed => f.write_str(
                 "the coordinator did not confirm the lease in time; check that it can be reached",
+            ),
+            Fall::Isolated => f.write_str(
+                "neither the coordinator nor enough voters were heard in time; check this node's \
+                 network",
             ),
             Fall::LeaseGone => f.write_str(
                 "the coordinator ended the lease; this node was paused or cut off for too long",
@@ -116,6 +122,21 @@ pub enum Waiting {
         ballots: usize,
         /// How many have to.
         needed: usize,
+    },
+    /// Too few voters miss the leader to elect another one (sync).
+    Suspicion {
+        /// How many do.
+        suspects: usize,
+        /// How many have to.
+        needed: usize,
+    },
+    /// The coordinator lost the config, or has an older one than a replica's disk; the newest one
+    /// is put back once all of its voters are here.
+    ConfigLost {
+        /// Whose disk has the newest config.
+        holder: NodeName,
+        /// Which of its voters are not here.
+        missing: Vec<NodeName>,
     },
     /// A better placed replica has the first claim.
     Better(NodeName),
@@ -169,6 +190,21 @@ impl fmt::Display for Waiting {
                 f,
                 "{ballots} of the {needed} voters that an election needs have promised; start another"
             ),
+            Waiting::Suspicion { suspects, needed } => write!(
+                f,
+                "{suspects} of the {needed} voters that have to miss the leader before another is \
+                 elected do; start another, or mend the network"
+            ),
+            Waiting::ConfigLost { holder, missing } if missing.is_empty() => {
+                write!(f, "the coordinator lost the cluster's config; {holder} puts it back")
+            }
+            Waiting::ConfigLost { holder, missing } => write!(
+                f,
+                "the coordinator lost the cluster's config, or has an old one; the newest is on \
+                 {holder}, and is put back once all of its voters are here: start {}, or, if they \
+                 are lost, `mainstay recover`",
+                names(missing)
+            ),
             Waiting::Better(node) => {
                 write!(f, "waiting for replica {node}, which is better placed to lead")
             }
@@ -217,8 +253,6 @@ pub enum Blocked {
         /// The other one's volume.
         volume: VolumeId,
     },
-    /// The cluster asks for a durability that this program does not have.
-    Durability(String),
 }
 
 impl fmt::Display for Blocked {
@@ -244,11 +278,6 @@ impl fmt::Display for Blocked {
                 f,
                 "another process runs as node {node}, with volume {volume}; give each node its \
                  own name, or wait for the lease of one that died"
-            ),
-            Blocked::Durability(asked) => write!(
-                f,
-                "the cluster's durability is {asked}, which this version does not have; run the \
-                 version that set it"
             ),
         }
     }

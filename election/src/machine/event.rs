@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use crate::coordinator::{Compare, Grant, LeaseId, Write};
 use crate::machine::{Directive, Moment};
-use crate::values::{ClusterId, Epoch, Lag, Lineage, NodeName, Position, Seq, VolumeId};
+use crate::values::{
+    ClusterId, Config, Epoch, Lag, Lineage, Member, NodeName, Position, Seq, Terms, VolumeId,
+};
 use crate::view::View;
 
 /// Names one transaction of this machine; a late answer to an older one is recognised by it.
@@ -55,6 +57,20 @@ pub struct Report {
     pub unfit: Option<String>,
     /// How far it lags behind the leader it follows, as far as it can know.
     pub lag: Lag,
+    /// Following: the epoch of the leader whose stream was heard last in this process' life, and
+    /// when. [`Moment::NEVER`] if that leader has said goodbye.
+    pub heard: Option<(Epoch, Moment)>,
+    /// Leading: when the newest word was sent that a write quorum, this replica included, has
+    /// answered by now. Whoever answered had promised nothing away at that moment.
+    pub quorum_heard: Moment,
+    /// Leading: whose copies hold everything that was committed when they were looked at, with
+    /// their content compared.
+    pub caught_up: Vec<Member>,
+    /// Leading: the terms in force, once everything acknowledged before they were is durable on
+    /// every quorum that they name.
+    pub covered: Option<Terms>,
+    /// The newest config that is durable on this replica's disk.
+    pub stored: Option<Arc<Config>>,
     /// What it is doing, for people.
     pub state: String,
 }
@@ -63,7 +79,12 @@ pub struct Report {
 #[derive(Clone, Debug)]
 pub enum Event {
     /// Everything in the coordinator, as one read returned it.
-    Viewed(Arc<View>),
+    Viewed {
+        /// When the read was sent: what it shows was true then or later.
+        sent: Moment,
+        /// What it shows.
+        view: Arc<View>,
+    },
     /// A read failed, or what it returned makes no sense.
     Unreadable(String),
     /// An answer to [`Effect::Transact`].
@@ -128,6 +149,9 @@ pub enum Event {
 pub enum Effect {
     /// Let the leader's mount answer until then; [`Moment::NEVER`]: not at all.
     Gate(Moment),
+    /// Acknowledge by these terms from now on, as the leader. Comes before the
+    /// [`Directive::Lead`] that it is for.
+    Terms(Terms),
     /// What the replica is to be from now on.
     Direct(Directive),
     /// Seal the log through this epoch, then say where it ends ([`Event::Promised`]).

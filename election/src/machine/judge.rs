@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use crate::machine::suspicion::suspicion;
 use crate::machine::writes::Wish;
 use crate::machine::{Blocked, Directive, Machine, Moment, REGISTER_EVERY, Report, Waiting, tally};
 use crate::values::{ClusterId, Config, Durability, Epoch, Leader, Member, NodeName, Replica};
@@ -21,11 +22,11 @@ impl Judgement {
         Judgement { directive, wish: None, wake: None }
     }
 
-    fn freeze(waiting: Waiting) -> Judgement {
+    pub(super) fn freeze(waiting: Waiting) -> Judgement {
         Judgement::be(Directive::Freeze(waiting))
     }
 
-    fn wishing(self, wish: Wish) -> Judgement {
+    pub(super) fn wishing(self, wish: Wish) -> Judgement {
         Judgement { wish: Some(wish), ..self }
     }
 
@@ -53,7 +54,14 @@ impl Machine {
         if let Some(blocked) = self.judge_membership(view, report) {
             return Judgement::be(Directive::Blocked(blocked));
         }
+        if let Some(judgement) = self.judge_lost(view, report) {
+            return judgement;
+        }
         match (&view.leader, &view.config) {
+            (leader, Some(config)) if config.value.is_sync() => {
+                let leader = leader.as_ref().map(|leader| &leader.value);
+                self.judge_by_quorum(view, report, leader, &config.value)
+            }
             (Some(leader), Some(config)) => {
                 self.judge_led(view, report, &leader.value, &config.value)
             }
@@ -74,6 +82,22 @@ impl Machine {
         cluster: ClusterId,
     ) -> Judgement {
         let leading = Judgement::be(Directive::Lead { epoch, cluster });
+        if self.leadership.by_quorum() {
+            if self.lost_config(view, report).is_some() {
+                return leading.wishing(Wish::Rebuild);
+            }
+            if view.leader.is_none() {
+                return leading.wishing(Wish::Restore);
+            }
+            if let Some(since) = self.muted_since {
+                // An election that is under way goes first.
+                let renew_at = since + self.settings.suspect_after;
+                return match self.now >= renew_at && !self.election_is_open(view) {
+                    true => leading.wishing(Wish::Renew),
+                    false => leading.until(renew_at),
+                };
+            }
+        }
         let announced = self.own_key().is_some_and(|key| {
             let ready = report.ready && report.leading == Some(epoch);
             key.value.ready == ready && key.value.service == report.service
@@ -82,6 +106,9 @@ impl Machine {
             return leading.wishing(Wish::Announce);
         }
         match &view.config {
+            Some(config) if self.config_due(&config.value).is_some() => {
+                leading.wishing(Wish::Reconfigure)
+            }
             Some(config) if self.eligible_changed(&config.value) != config.value.eligible => {
                 leading.wishing(Wish::Eligible)
             }
@@ -101,23 +128,28 @@ impl Machine {
         let Some(config) = view.config.as_ref().map(|config| &config.value) else {
             return self.judge_lost_config(view, report);
         };
-        if config.durability == Durability::Sync && self.settings.durability == Durability::Async {
-            return Some(Blocked::Durability(config.durability.to_string()));
-        }
         match report.cluster {
             Some(ours) if ours != config.cluster => {
                 Some(Blocked::ForeignCluster { ours, theirs: config.cluster })
             }
             // The founder may have died between taking the first epoch and noting the cluster in
             // its volume; the config names its volume, and that is proof enough.
-            None if report.position.seq.0 > 0 && !is_eligible(config, &self.member(report)) => {
+            None if report.position.seq.0 > 0
+                && !is_eligible(config, &self.member(report))
+                && !config.is_voter(&self.identity.node, report.volume) =>
+            {
                 Some(Blocked::ForeignContent(config.cluster))
             }
             _ => None,
         }
     }
 
+    /// A volume of a cluster whose config nobody here has.
     fn judge_lost_config(&self, view: &View, report: &Report) -> Option<Blocked> {
+        let kept = view.replicas.values().any(|replica| replica.value.stored.is_some());
+        if kept || report.stored.is_some() {
+            return None;
+        }
         let theirs = view
             .replicas
             .values()
@@ -125,6 +157,42 @@ impl Machine {
         let ours = report.cluster.map(|cluster| (self.identity.node.clone(), cluster));
         let (node, cluster) = ours.or(theirs)?;
         Some(Blocked::ConfigLost { node, cluster })
+    }
+
+    /// Sync: the leader's key says whom to follow; whether it stands is for its voters to say.
+    fn judge_by_quorum(
+        &self,
+        view: &View,
+        report: &Report,
+        leader: Option<&Leader>,
+        config: &Config,
+    ) -> Judgement {
+        let operator = tally::Wish::of(view);
+        let stands = config.is_voter(&self.identity.node, report.volume)
+            || operator.forces(&self.identity.node);
+        // One who hears the leader promises nothing, whatever the others say.
+        let misses = self.suspects().is_some() || operator.allows_loss(&self.identity.node);
+        if stands && misses && self.election_is_open(view) {
+            return self.judge_election(view, report, config);
+        }
+        if let Some(leader) = leader {
+            return self.judge_led(view, report, leader, config);
+        }
+        match &self.directive {
+            // The key is gone and the stream is not: the leader will put it again.
+            Some(Directive::Follow { epoch, .. }) if self.hears(report, *epoch) => {
+                Judgement::be(self.directive.clone().expect("it was just looked at"))
+            }
+            _ if !stands => {
+                let voters = config.voters.iter().map(|voter| voter.node.clone()).collect();
+                Judgement::freeze(Waiting::NotVoter(voters))
+            }
+            _ if !operator.lets_elect() => Judgement::freeze(Waiting::Paused),
+            _ => {
+                let (suspects, needed) = suspicion(view, config);
+                Judgement::freeze(Waiting::Suspicion { suspects, needed })
+            }
+        }
     }
 
     fn judge_led(
@@ -176,23 +244,31 @@ impl Machine {
                 Durability::Sync => Waiting::NotVoter(others),
             });
         }
-        if self.identity.tags.nofailover && !operator.names(node) {
-            let why = "it is tagged nofailover".to_owned();
-            return Judgement::freeze(Waiting::Unfit(why));
+        let tagged = self.identity.tags.nofailover && !operator.names(node);
+        let unfit = tagged.then(|| "it is tagged nofailover".to_owned()).or(report.unfit.clone());
+        // A voter's word on what it holds is needed in sync, also of one that is not to lead.
+        if let (Some(why), false) = (&unfit, config.is_sync()) {
+            return Judgement::freeze(Waiting::Unfit(why.clone()));
         }
         if !operator.lets_elect() {
             return Judgement::freeze(Waiting::Paused);
         }
-        self.judge_candidacy(view, report).unwrap_or_else(|| self.judge_ballots(view, report))
+        if let Some(not_yet) = self.judge_candidacy(view, report) {
+            return not_yet;
+        }
+        if !self.has_cast(view, report) {
+            return Judgement::freeze(Waiting::Outcome).wishing(Wish::Ballot);
+        }
+        match unfit {
+            Some(why) => Judgement::freeze(Waiting::Unfit(why)),
+            None => self.judge_ballots(view, config),
+        }
     }
 
     /// What a candidate needs before it can vote; none once it has everything.
     fn judge_candidacy(&self, view: &View, report: &Report) -> Option<Judgement> {
         if report.building {
             return Some(Judgement::freeze(Waiting::Building));
-        }
-        if let Some(why) = &report.unfit {
-            return Some(Judgement::freeze(Waiting::Unfit(why.clone())));
         }
         if self.lease.usable(self.now).is_none() {
             return Some(Judgement::freeze(Waiting::Lease));
@@ -209,18 +285,17 @@ impl Machine {
             .then(|| Judgement::freeze(Waiting::Promise(sealed)).wishing(Wish::Promise(sealed)))
     }
 
-    fn judge_ballots(&self, view: &View, report: &Report) -> Judgement {
-        let ballot = self.ballot(report);
-        let cast = view.ballots.get(self.identity.node.as_str()).is_some_and(|seen| {
-            ballot.as_ref().is_some_and(|ballot| {
-                seen.value.volume == ballot.volume
-                    && seen.value.promised == ballot.promised
-                    && seen.value.position == ballot.position
-            })
-        });
-        if !cast {
-            return Judgement::freeze(Waiting::Outcome).wishing(Wish::Ballot);
-        }
+    /// Whether our ballot is there as it should be.
+    fn has_cast(&self, view: &View, report: &Report) -> bool {
+        let seen = view.ballots.get(self.identity.node.as_str());
+        seen.zip(self.ballot(report)).is_some_and(|(seen, ballot)| {
+            seen.value.volume == ballot.volume
+                && seen.value.promised == ballot.promised
+                && seen.value.position == ballot.position
+        })
+    }
+
+    fn judge_ballots(&self, view: &View, config: &Config) -> Judgement {
         let Some((tally, tallied_at)) = &self.tally else {
             return Judgement::freeze(Waiting::Outcome);
         };
@@ -232,20 +307,23 @@ impl Machine {
         {
             // No patience helps: what is missing here may have been acknowledged.
             return Judgement::freeze(match tally.better_than(&self.identity.node) {
-                Some(best) if tally.order.len() >= tally.needed => Waiting::Better(best.clone()),
-                _ => Waiting::Voters { ballots: tally.order.len(), needed: tally.needed },
+                Some(best) if tally.ballots() >= tally.needed => Waiting::Better(best.clone()),
+                _ => Waiting::Voters { ballots: tally.ballots(), needed: tally.needed },
             });
         }
         let since = self.election_since.unwrap_or(self.now);
         let latest = since + self.settings.patience_cold;
         let mut open_at = *tallied_at;
         let mut waiting_for = Vec::new();
-        if !tally.silent.is_empty() {
+        // In sync the ballots that are here are enough to know that nothing is missing, so nobody is
+        // waited for.
+        let waits = !config.is_sync();
+        if waits && !tally.silent.is_empty() {
             // Counted anew for one who only now came back, but not for ever anew.
             open_at = (*tallied_at + self.settings.patience).min(latest.max(open_at));
             waiting_for.extend(tally.silent.iter().cloned());
         }
-        if !tally.absent.is_empty() && self.cold(view) {
+        if waits && !tally.absent.is_empty() && self.cold(view) {
             open_at = open_at.max(latest);
             waiting_for.extend(tally.absent.iter().cloned());
         }
@@ -270,6 +348,9 @@ impl Machine {
         if self.identity.tags.nofailover {
             let why = "it is tagged nofailover, and there is no cluster yet".to_owned();
             return Judgement::freeze(Waiting::Unfit(why));
+        }
+        if let Some(why) = &report.unfit {
+            return Judgement::freeze(Waiting::Unfit(why.clone()));
         }
         if let Some(not_yet) = self.judge_candidacy(view, report) {
             return not_yet;
@@ -304,8 +385,10 @@ impl Machine {
             return (None, wake);
         }
         let decisive = |replica: &Replica| {
-            let Replica { volume, cluster, role, building, promised, tags, .. } = replica;
-            (*volume, *cluster, *role, *building, *promised, *tags)
+            let Replica {
+                volume, cluster, role, building, promised, tags, suspects, stored, ..
+            } = replica;
+            (*volume, *cluster, *role, *building, *promised, *tags, *suspects, *stored)
         };
         let due = self.registered_at + REGISTER_EVERY;
         if decisive(&seen) != decisive(&wanted) || self.now >= due {

@@ -4,8 +4,8 @@
 //! own word. What has ended never begins again: an epoch that was given up may already have been
 //! followed by another one that this process has not heard of.
 
-use crate::machine::{Fall, Machine};
-use crate::values::{ClusterId, Epoch, Leader, VolumeId};
+use crate::machine::{Fall, Machine, Moment};
+use crate::values::{ClusterId, Epoch, Leader, NodeName, VolumeId};
 use crate::view::Stored;
 
 #[derive(Debug)]
@@ -13,6 +13,9 @@ struct Current {
     epoch: Epoch,
     volume: VolumeId,
     cluster: ClusterId,
+    since: Moment,
+    /// Its voters hold it in office, and not its lease (sync).
+    by_quorum: bool,
 }
 
 /// The leadership under way and the last one that ended.
@@ -29,6 +32,16 @@ impl Leadership {
 
     pub(super) fn current(&self) -> Option<(Epoch, ClusterId)> {
         self.current.as_ref().map(|current| (current.epoch, current.cluster))
+    }
+
+    /// Whether a leadership is under way that its voters hold in office (sync).
+    pub(super) fn by_quorum(&self) -> bool {
+        self.current.as_ref().is_some_and(|current| current.by_quorum)
+    }
+
+    /// Since when the leadership under way is.
+    pub(super) fn since(&self) -> Option<Moment> {
+        self.current.as_ref().map(|current| current.since)
     }
 
     /// Ends the leadership under way, if there is one.
@@ -54,6 +67,7 @@ impl Leadership {
 impl Machine {
     /// Ends a leadership that has lost its ground, or begins the one that the view shows as ours.
     pub(super) fn review_leadership(&mut self) {
+        self.renew();
         if let Some(fall) = self.fall() {
             self.leadership.end(fall);
         }
@@ -61,6 +75,49 @@ impl Machine {
             self.eligible_wanted.clear();
             self.begin_won();
         }
+        self.review_muted();
+    }
+
+    /// Goes on in the later epoch that this process took for itself, if it did (sync).
+    fn renew(&mut self) {
+        let (Some(view), Some(current)) = (&self.view, &mut self.leadership.current) else {
+            return;
+        };
+        if let Some(config) = &view.config {
+            current.by_quorum = config.value.is_sync();
+        }
+        if !current.by_quorum {
+            return;
+        }
+        let (Some(taken), Some(leader)) = (&view.epoch, &view.leader) else { return };
+        let ours = self.identity.incarnation;
+        if taken.value.nonce == ours
+            && leader.value.nonce == ours
+            && leader.value.epoch == taken.value.epoch
+            && taken.value.epoch > current.epoch
+        {
+            current.epoch = taken.value.epoch;
+        }
+    }
+
+    /// Notes since when a voter of ours takes nothing of our epoch any more.
+    fn review_muted(&mut self) {
+        let muted = self.leadership.by_quorum() && self.muted_voter().is_some();
+        self.muted_since = muted.then(|| self.muted_since.unwrap_or(self.now));
+    }
+
+    /// A voter that promised our epoch away without an election coming of it: it would follow
+    /// nobody for as long as this epoch lasts.
+    fn muted_voter(&self) -> Option<&NodeName> {
+        let (epoch, view) = (self.leadership.epoch()?, self.view.as_ref()?);
+        let config = &view.config.as_ref()?.value;
+        let voters = view.replicas.values().map(|replica| &replica.value).filter(|replica| {
+            replica.node != self.identity.node && config.is_voter(&replica.node, replica.volume)
+        });
+        voters
+            .filter(|voter| voter.promised >= epoch || voter.position.epoch > epoch)
+            .map(|voter| &voter.node)
+            .next()
     }
 
     /// The leader's key in the view, if this very process put it.
@@ -73,15 +130,27 @@ impl Machine {
 
     fn fall(&self) -> Option<Fall> {
         let current = self.leadership.current.as_ref()?;
-        if self.now >= self.lease.deadline() {
-            return Some(Fall::DeadlinePassed);
+        if self.now >= self.leading_until() {
+            return Some(match current.by_quorum {
+                true => Fall::Isolated,
+                false => Fall::DeadlinePassed,
+            });
         }
         let view = self.view.as_ref()?;
         let taken = view.epoch.as_ref().map(|taken| taken.value.epoch);
         if let Some(later) = taken.filter(|taken| *taken > current.epoch) {
             return Some(Fall::Elected(later));
         }
-        if self.own_key().is_none_or(|key| key.value.epoch != current.epoch) {
+        let key_stands = self.own_key().is_some_and(|key| key.value.epoch == current.epoch);
+        if current.by_quorum {
+            // Gone with the lease or the coordinator's data, it is put again; a stranger's in this
+            // epoch is somebody's hand.
+            if view.leader.is_some() && !key_stands && taken == Some(current.epoch) {
+                return Some(Fall::KeyLost);
+            }
+            return self.volume_changed();
+        }
+        if !key_stands {
             return Some(Fall::KeyLost);
         }
         // Only a coordinator that forgot epochs (restored from a backup) gives one that somebody
@@ -94,7 +163,11 @@ impl Machine {
         if let Some(replica) = deaf {
             return Some(Fall::Outpromised(replica.node.clone()));
         }
-        let report = self.report.as_ref()?;
+        self.volume_changed()
+    }
+
+    fn volume_changed(&self) -> Option<Fall> {
+        let (current, report) = (self.leadership.current.as_ref()?, self.report.as_ref()?);
         (report.volume != current.volume || report.building).then_some(Fall::VolumeChanged)
     }
 
@@ -124,7 +197,9 @@ impl Machine {
         });
         let leased = self.lease.is(key.lease) && self.lease.usable(self.now).is_some();
         let cluster = config.value.cluster;
-        self.leadership.current = Some(Current { epoch, volume, cluster });
+        let by_quorum = config.value.is_sync();
+        let current = Current { epoch, volume, cluster, since: self.now, by_quorum };
+        self.leadership.current = Some(current);
         if !(newest && promised && able && leased) {
             self.leadership.end(Fall::VolumeChanged);
         }

@@ -14,9 +14,11 @@
 //! - A stale replica must not win: ballots carry positions read after a durable promise
 //!   (`tally`).
 //!
-//! The lease decides that a leader is gone, in either durability. In sync the ballots decide what a
-//! new one must have (`tally`): only voters make them, and enough of them that one of every write
-//! quorum is heard. Suspecting a leader whose lease still stands is not part of this machine.
+//! In async durability the lease decides that a leader is gone. In sync its voters do: enough of
+//! them must miss it at once (`suspicion`), they promise, and from then on no write quorum is left
+//! to it, whatever its lease or its clock say. Which of them leads next their ballots decide
+//! (`tally`); by which terms acknowledgements are given, and how those change, is in `terms`. A
+//! coordinator that lost its data gets the config back from a replica's disk (`rebuild`).
 
 mod directive;
 mod event;
@@ -24,7 +26,10 @@ mod judge;
 mod leadership;
 mod lease;
 mod moment;
+mod rebuild;
+mod suspicion;
 mod tally;
+mod terms;
 mod writes;
 
 use std::collections::BTreeMap;
@@ -49,6 +54,12 @@ use writes::Wish;
 
 /// A registration that differs only in numbers is written this often at most.
 const REGISTER_EVERY: Duration = Duration::from_millis(500);
+
+/// [`Settings::suspect_after`] where nothing else is asked for.
+pub const SUSPECT_AFTER: Duration = Duration::from_secs(1);
+
+/// [`Settings::voters`] where nothing else is asked for.
+pub const VOTERS: usize = 3;
 
 /// After a transaction without an answer the next comes after this part of the ttl.
 const RETRY_PARTS: u32 = 20;
@@ -87,9 +98,27 @@ pub struct Settings {
     pub patience_cold: Duration,
     /// The bound on what a failover loses, written when the cluster is founded.
     pub max_lag: MaxLag,
-    /// The durability written when the cluster is founded, and the strongest that this replica
-    /// keeps: a cluster of a stronger one blocks it.
+    /// The durability written when the cluster is founded. A leader that is set to `sync` makes an
+    /// async cluster one; the other way only an operator goes.
     pub durability: Durability,
+    /// How long a voter may not hear its leader before it would elect another (sync).
+    pub suspect_after: Duration,
+    /// So many replicas shall be voters (sync), if there are as many.
+    pub voters: usize,
+    /// How many copies make an op committed; none is a majority of the voters.
+    pub write_quorum: Option<u32>,
+    /// What becomes of writes while there are too few voters.
+    pub on_quorum_loss: OnQuorumLoss,
+}
+
+/// What a leader does that has no write quorum for longer than a ttl.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnQuorumLoss {
+    /// Writes wait until the voters are back.
+    #[default]
+    Wait,
+    /// Fewer copies are kept until then; the config says so first.
+    Degrade,
 }
 
 impl Settings {
@@ -103,6 +132,10 @@ impl Settings {
             patience_cold: ttl * 2,
             max_lag: MaxLag::default(),
             durability: Durability::Async,
+            suspect_after: SUSPECT_AFTER,
+            voters: VOTERS,
+            write_quorum: None,
+            on_quorum_loss: OnQuorumLoss::Wait,
         }
     }
 }
@@ -135,8 +168,12 @@ pub struct Machine {
     wall: UnixMs,
     lease: Lease,
     view: Option<Arc<View>>,
+    /// When the read that returned the view was sent.
+    viewed_at: Moment,
     silence: Option<String>,
     report: Option<Report>,
+    /// When the report began to say that it has the config that it has on its disk.
+    stored_at: Moment,
     transaction: Transaction,
     tickets: Ticket,
     /// No transaction before this.
@@ -154,6 +191,12 @@ pub struct Machine {
     /// Whom our own replica, leading, wants in or out.
     eligible_wanted: BTreeMap<NodeName, (VolumeId, bool)>,
     registered_at: Moment,
+    /// The newest epoch in the view, and since when it is that.
+    epoch_seen: (Epoch, Moment),
+    /// By which terms our own replica, leading, acknowledges.
+    terms: terms::InForce,
+    /// Since when a voter has promised our own epoch away (sync).
+    muted_since: Option<Moment>,
     directive: Option<Directive>,
     gate: Moment,
     wake: Moment,
@@ -170,8 +213,10 @@ impl Machine {
             now: Moment::NEVER,
             wall: UnixMs::default(),
             view: None,
+            viewed_at: Moment::NEVER,
             silence: None,
             report: None,
+            stored_at: Moment::NEVER,
             transaction: Transaction::None,
             tickets: Ticket::default(),
             retry_at: Moment::NEVER,
@@ -184,6 +229,9 @@ impl Machine {
             tally: None,
             eligible_wanted: BTreeMap::new(),
             registered_at: Moment::NEVER,
+            epoch_seen: (Epoch::default(), Moment::NEVER),
+            terms: terms::InForce::default(),
+            muted_since: None,
             directive: None,
             gate: Moment::NEVER,
             wake: Moment::NEVER,
@@ -220,6 +268,7 @@ impl Machine {
         self.review_leadership();
         self.review_election();
         self.set_gate(&mut effects);
+        self.review_terms(&mut effects);
         let Judgement { directive, mut wish, mut wake } = self.judge();
         self.direct(directive, &mut effects);
         if wish.is_none() {
@@ -230,17 +279,21 @@ impl Machine {
         }
         // One reason to wake is always there: the lease, or an answer that is being waited for,
         // which every call of a coordinator has within a quarter of the ttl.
-        self.wake = [wake, self.lease.wake(), self.gate_wake(), self.retry_wake()]
-            .into_iter()
-            .flatten()
-            .min()
-            .unwrap_or(now + self.settings.ttl / 4);
+        let wakes = [
+            wake,
+            self.lease.wake(),
+            self.gate_wake(),
+            self.retry_wake(),
+            self.suspicion_wake(),
+            self.terms_wake(),
+        ];
+        self.wake = wakes.into_iter().flatten().min().unwrap_or(now + self.settings.ttl / 4);
         effects
     }
 
     fn take_in(&mut self, event: Event, effects: &mut Vec<Effect>) {
         match event {
-            Event::Viewed(view) => self.viewed(view),
+            Event::Viewed { sent, view } => self.viewed(sent, view),
             Event::Unreadable(why) => self.silence = Some(why),
             Event::Transacted(ticket, fate) => self.transacted(ticket, &fate, effects),
             Event::Granted { sent, grant } => self.lease.granted(sent, grant),
@@ -251,7 +304,13 @@ impl Machine {
                     self.lease_gone();
                 }
             }
-            Event::Report(report) => self.report = Some(*report),
+            Event::Report(report) => {
+                let mark = |report: &Report| report.stored.as_ref().map(|config| config.mark());
+                if self.report.as_ref().and_then(mark) != mark(&report) {
+                    self.stored_at = self.now;
+                }
+                self.report = Some(*report);
+            }
             Event::Promised { volume, through, position, lineage } => {
                 if self.promising == Some((volume, through)) {
                     self.promising = None;
@@ -287,13 +346,22 @@ impl Machine {
 
     fn lease_gone(&mut self) {
         self.lease.gone(self.now);
-        self.leadership.end(Fall::LeaseGone);
+        // In sync nobody leads without the ballots of voters that hear this leader, so it goes on
+        // as long as it hears them, and puts its keys again with the next lease.
+        if !self.leadership.by_quorum() {
+            self.leadership.end(Fall::LeaseGone);
+        }
         // If the coordinator was away for so long, everybody's lease is gone: who is not there
         // now may be back in a moment, the old leader with the best position among them.
         self.witnessed = None;
     }
 
-    fn viewed(&mut self, view: Arc<View>) {
+    fn viewed(&mut self, sent: Moment, view: Arc<View>) {
+        self.viewed_at = self.viewed_at.max(sent);
+        let epoch = view.epoch.as_ref().map(|taken| taken.value.epoch).unwrap_or_default();
+        if epoch != self.epoch_seen.0 {
+            self.epoch_seen = (epoch, self.now);
+        }
         if matches!(self.transaction, Transaction::Looking) {
             self.transaction = Transaction::None;
         }
@@ -309,8 +377,7 @@ impl Machine {
 
     /// Notes since when somebody could be elected and since when the ballots are as they are.
     fn review_election(&mut self) {
-        let open = |view: &Arc<View>| view.leader.is_none() && tally::Wish::of(view).lets_elect();
-        let Some(view) = self.view.clone().filter(open) else {
+        let Some(view) = self.view.clone().filter(|view| self.election_is_open(view)) else {
             self.election_since = None;
             self.tally = None;
             return;
@@ -343,13 +410,28 @@ impl Machine {
     /// Shuts the gate the moment that leadership ends, and pushes it ahead while it lasts.
     fn set_gate(&mut self, effects: &mut Vec<Effect>) {
         let gate = match self.leads() {
-            Some(_) => self.lease.deadline(),
+            Some(_) => self.leading_until(),
             None => Moment::NEVER,
         };
         if gate != self.gate {
             self.gate = gate;
             effects.push(Effect::Gate(gate));
         }
+    }
+
+    /// Until when this leader may answer, if nothing more is heard.
+    ///
+    /// In async that is what its lease leaves. In sync no acknowledgement depends on time; what
+    /// does is how long reads here may be older than what the next leader acknowledged. A view
+    /// that shows our epoch as the newest proves that there was no next one when it was asked for,
+    /// and so does every word that a write quorum answered: of each quorum that elects, one is in
+    /// it, and it had not promised then.
+    pub(super) fn leading_until(&self) -> Moment {
+        if !self.leadership.by_quorum() {
+            return self.lease.deadline();
+        }
+        let heard = self.report.as_ref().map_or(Moment::NEVER, |report| report.quorum_heard);
+        self.viewed_at.max(heard) + self.settings.ttl.saturating_sub(self.settings.kill_margin)
     }
 
     fn gate_wake(&self) -> Option<Moment> {
@@ -380,8 +462,10 @@ impl Machine {
             && self.now >= self.retry_at
             && let Some((compares, writes)) = self.transaction(&wish)
         {
-            if wish == Wish::Register {
-                self.registered_at = self.now;
+            match wish {
+                Wish::Register => self.registered_at = self.now,
+                Wish::Reconfigure => self.config_sent(),
+                _ => {}
             }
             self.tickets.0 += 1;
             self.transaction = Transaction::Asked(self.tickets);

@@ -16,6 +16,9 @@ use crate::view::View;
 pub(crate) struct Tally {
     /// Who may bid and has a ballot that counts, the best first.
     pub(crate) order: Vec<(Member, Position)>,
+    /// The ballots that count of those who do not want to lead (sync): what they hold matters all
+    /// the same.
+    pub(crate) witnesses: Vec<Position>,
     /// So many ballots must say no more than the winner's.
     pub(crate) needed: usize,
     /// Who may bid and is alive, but has not balloted.
@@ -27,7 +30,7 @@ pub(crate) struct Tally {
 impl Tally {
     pub(crate) fn count(view: &View, config: &Config, sealed: Epoch) -> Tally {
         let wish = Wish::of(view);
-        let mut tally = Tally { needed: config.ballots_needed(), ..Tally::default() };
+        let mut tally = Tally { needed: needed(view, config), ..Tally::default() };
         let mut ballots: Vec<&Ballot> = Vec::new();
         for member in candidates(view, config, &wish) {
             let Some(replica) = view.replicas.get(member.node.as_str()) else {
@@ -38,7 +41,10 @@ impl Tally {
             if replica.volume != member.volume || replica.building {
                 tally.absent.push(member.node);
             } else if replica.tags.nofailover && !wish.names(&member.node) {
-                // It asked to be left out, and its data with it.
+                // It asked to be left out, and in async its data with it. In sync what it
+                // acknowledged counts like anybody's.
+                let witness = counted(view, &member, sealed).filter(|_| config.is_sync());
+                tally.witnesses.extend(witness.map(|ballot| ballot.position));
             } else if let Some(ballot) = counted(view, &member, sealed) {
                 ballots.push(ballot);
             } else {
@@ -80,7 +86,13 @@ impl Tally {
         let Some((_, ours)) = self.order.iter().find(|(member, _)| member.node == *node) else {
             return false;
         };
-        self.order.iter().filter(|(_, theirs)| theirs <= ours).count() >= self.needed
+        let all = self.order.iter().map(|(_, position)| position).chain(&self.witnesses);
+        all.filter(|theirs| *theirs <= ours).count() >= self.needed
+    }
+
+    /// How many ballots count.
+    pub(crate) fn ballots(&self) -> usize {
+        self.order.len() + self.witnesses.len()
     }
 
     /// Whose ballot says the most, if that is more than `node` has.
@@ -152,9 +164,22 @@ impl Wish {
         self.loss_allowed && self.forces(node)
     }
 
+    /// An operator takes the loss of what nobody here has.
+    pub(crate) fn loss_allowed(&self) -> bool {
+        self.loss_allowed && self.forced.is_some()
+    }
+
     /// An election may go on: nothing is paused, or an operator wants this very one.
     pub(crate) fn lets_elect(&self) -> bool {
         !self.paused || self.switchover || self.forced.is_some()
+    }
+}
+
+/// How many ballots an election takes: more from a leader that may still be there.
+pub(super) fn needed(view: &View, config: &Config) -> usize {
+    match &view.leader {
+        Some(_) if config.is_sync() => config.ballots_to_depose(),
+        _ => config.ballots_needed(),
     }
 }
 

@@ -4,12 +4,12 @@
 //! harmless at any time (a registration, a ballot: the next view shows it, and the right one is
 //! written again).
 
-use crate::coordinator::{Compare, Write};
+use crate::coordinator::{Compare, LeaseId, Write};
 use crate::machine::tally::{self, Tally};
 use crate::machine::{Directive, Machine, Report};
 use crate::values::{
-    Ballot, Config, Epoch, EpochTaken, Lag, Leader, Member, Position, Reign, Replica, Role, Tags,
-    encode, keys,
+    Ballot, Config, Durability, Epoch, EpochTaken, Lag, Leader, Member, Position, Reign, Replica,
+    Role, Tags, encode, keys,
 };
 use crate::view::View;
 
@@ -36,6 +36,15 @@ pub(super) enum Wish {
     Announce,
     /// Change who may take over.
     Eligible,
+    /// Change voters, write quorum or durability.
+    Reconfigure,
+    /// Put the leader's key of our own epoch again (sync).
+    Restore,
+    /// Take another epoch for the leadership that goes on, so that voters which promised the old
+    /// one away follow again (sync).
+    Renew,
+    /// Put back what the coordinator lost.
+    Rebuild,
 }
 
 type Transaction = (Vec<Compare>, Vec<Write>);
@@ -57,6 +66,25 @@ impl Machine {
                 Some((vec![], vec![Write::Put(key, encode(&self.ballot(report)?), None)]))
             }
             Wish::TakeOver => self.take_over(view, report),
+            Wish::Reconfigure => {
+                let config = &view.config.as_ref()?.value;
+                let changed = self.config_due(config)?;
+                let compares = vec![same_epoch(view), same_leader(view), view.config_unchanged()];
+                let mut writes = vec![put(keys::CONFIG, encode(&changed), None)];
+                writes.extend(self.change_of_copies(view, config, &changed));
+                Some((compares, writes))
+            }
+            Wish::Restore => {
+                let (epoch, lease) = (self.leads()?, self.lease.usable(self.now)?);
+                let leader = Leader {
+                    ready: report.ready && report.leading == Some(epoch),
+                    ..self.leader_key(report, epoch)
+                };
+                let compares = vec![same_epoch(view), Compare::Absent(keys::LEADER.to_owned())];
+                Some((compares, vec![put(keys::LEADER, encode(&leader), Some(lease))]))
+            }
+            Wish::Renew => self.renewal(view, report),
+            Wish::Rebuild => self.rebuilt(view, report),
             Wish::RemoveLeader => {
                 let compares = vec![same_epoch(view), same_leader(view)];
                 Some((compares, vec![Write::Delete(keys::LEADER.to_owned())]))
@@ -66,33 +94,104 @@ impl Machine {
                 let config = &view.config.as_ref()?.value;
                 let changed = Config { eligible: self.eligible_changed(config), ..config.clone() };
                 let compares = vec![same_epoch(view), same_leader(view), view.config_unchanged()];
-                let write = Write::Put(keys::CONFIG.to_owned(), encode(&changed), None);
-                Some((compares, vec![write]))
+                Some((compares, vec![put(keys::CONFIG, encode(&changed), None)]))
             }
         }
     }
 
-    /// Takes the next epoch. That the epoch, the config and the leader's absence are as they were
-    /// when this was decided makes it impossible for two to succeed, or for a late one to undo
-    /// what came between.
-    fn take_over(&self, view: &View, report: &Report) -> Option<Transaction> {
-        let lease = self.lease.usable(self.now)?;
-        let promise = self.promise.as_ref()?;
-        let epoch = self.sealed(view).next();
-        let (nonce, node) = (self.identity.incarnation, self.identity.node.clone());
-        let taken = EpochTaken { epoch, nonce, holder: node.clone() };
-        let leader = Leader {
-            node,
+    /// The leader's key of this process' leadership of `epoch`, not ready.
+    fn leader_key(&self, report: &Report, epoch: Epoch) -> Leader {
+        Leader {
+            node: self.identity.node.clone(),
             volume: report.volume,
             epoch,
             peer: self.identity.peer.clone(),
             service: report.service.clone(),
             ready: false,
-            nonce,
+            nonce: self.identity.incarnation,
+        }
+    }
+
+    /// The next epoch for the leadership that goes on. Nothing is given up by it: whoever wanted
+    /// to take this epoch over finds another one.
+    fn renewal(&self, view: &View, report: &Report) -> Option<Transaction> {
+        let (key, lease) = (self.own_key()?, self.lease.usable(self.now)?);
+        let epoch = self.sealed(view).next();
+        let nonce = self.identity.incarnation;
+        let taken = EpochTaken { epoch, nonce, holder: self.identity.node.clone() };
+        let leader = Leader { epoch, ..key.value.clone() };
+        let reign = Reign {
+            cause: "renewed for a voter that had promised".to_owned(),
+            lost_ops: None,
+            ..self.reign(view, epoch, Position { seq: report.head, ..report.position })
         };
+        let compares = vec![same_epoch(view), same_leader(view), view.config_unchanged()];
+        let writes = vec![
+            put(keys::EPOCH, encode(&taken), None),
+            put(keys::LEADER, encode(&leader), Some(lease)),
+            put(&keys::reign(epoch), encode(&reign), None),
+        ];
+        Some((compares, writes))
+    }
+
+    /// The config of our disk, with an epoch that is past everything known: nobody's, so that it
+    /// is only a floor for the next. A leader in office puts its own.
+    fn rebuilt(&self, view: &View, report: &Report) -> Option<Transaction> {
+        let stored = self.lost_config(view, report)?;
+        let nonce = self.identity.incarnation;
+        let mut writes = vec![put(keys::CONFIG, encode(&**stored), None)];
+        let epoch = match self.leads() {
+            Some(epoch) => {
+                let lease = self.lease.usable(self.now)?;
+                let leader = self.leader_key(report, epoch);
+                writes.push(put(keys::LEADER, encode(&leader), Some(lease)));
+                epoch
+            }
+            None => {
+                if view.leader.is_some() {
+                    writes.push(Write::Delete(keys::LEADER.to_owned()));
+                }
+                self.sealed(view).next()
+            }
+        };
+        let taken = EpochTaken { epoch, nonce, holder: self.identity.node.clone() };
+        writes.push(put(keys::EPOCH, encode(&taken), None));
+        let compares = vec![same_epoch(view), same_leader(view), view.config_unchanged()];
+        Some((compares, writes))
+    }
+
+    /// A line of history for a change that makes acknowledgements worth less, or more again.
+    fn change_of_copies(&self, view: &View, old: &Config, new: &Config) -> Option<Write> {
+        if old.degraded == new.degraded {
+            return None;
+        }
+        let epoch = self.leads()?;
+        let report = self.report.as_ref()?;
+        let cause = match new.degraded {
+            true => "degraded: fewer copies than asked for",
+            false => "as many copies as asked for again",
+        };
+        let reign = Reign {
+            cause: cause.to_owned(),
+            lost_ops: None,
+            previous: Some(self.identity.node.clone()),
+            ..self.reign(view, epoch, report.position)
+        };
+        Some(put(&keys::reign_change(epoch, new.version), encode(&reign), None))
+    }
+
+    /// Takes the next epoch. That the epoch and the config (in async also the leader's absence) are
+    /// as they were when this was decided makes it impossible for two to succeed, or for a late
+    /// one to undo what came between.
+    fn take_over(&self, view: &View, report: &Report) -> Option<Transaction> {
+        let lease = self.lease.usable(self.now)?;
+        let promise = self.promise.as_ref()?;
+        let epoch = self.sealed(view).next();
+        let (nonce, holder) = (self.identity.incarnation, self.identity.node.clone());
+        let taken = EpochTaken { epoch, nonce, holder };
+        let leader = self.leader_key(report, epoch);
         let config = self.config_for(view, report, epoch)?;
         let reign = self.reign(view, epoch, promise.position);
-        let put = |key: &str, value, lease| Write::Put(key.to_owned(), value, lease);
         let mut writes = vec![
             put(keys::EPOCH, encode(&taken), None),
             put(keys::LEADER, encode(&leader), Some(lease)),
@@ -106,11 +205,12 @@ impl Machine {
                 .take(old)
                 .map(|name| Write::Delete(format!("{}{name}", keys::HISTORY))),
         );
-        let compares = vec![
-            same_epoch(view),
-            view.config_unchanged(),
-            Compare::Absent(keys::LEADER.to_owned()),
-        ];
+        let mut compares = vec![same_epoch(view), view.config_unchanged()];
+        // In sync the voters' promises depose a leader, whose key may well stand.
+        let deposes = view.config.as_ref().is_some_and(|config| config.value.is_sync());
+        if view.leader.is_none() || !deposes {
+            compares.push(Compare::Absent(keys::LEADER.to_owned()));
+        }
         Some((compares, writes))
     }
 
@@ -128,12 +228,16 @@ impl Machine {
             None => Config {
                 cluster: report.cluster.unwrap_or(self.identity.cluster_if_founded),
                 voters: vec![me.clone()],
-                write_quorum: 1,
+                write_quorum: match self.settings.durability {
+                    Durability::Sync => self.settings.write_quorum.unwrap_or(1),
+                    Durability::Async => 1,
+                },
                 durability: self.settings.durability,
                 max_lag: self.settings.max_lag,
                 eligible: vec![me],
                 lineage,
                 degraded: false,
+                version: 1,
             },
         })
     }
@@ -231,11 +335,20 @@ impl Machine {
             lag,
             promised: report.promised,
             building: report.building,
+            suspects: self.suspects(),
+            stored: report.stored.as_ref().map(|config| config.mark()),
+            quorum_lost_ms: self
+                .quorum_lost()
+                .map(|lost| u64::try_from(lost.as_millis()).unwrap_or(u64::MAX)),
             time: self.wall,
             version: self.identity.version.clone(),
             tags: Tags { nofailover, ..self.identity.tags },
         })
     }
+}
+
+fn put(key: &str, value: Vec<u8>, lease: Option<LeaseId>) -> Write {
+    Write::Put(key.to_owned(), value, lease)
 }
 
 /// The epoch is the one of the view, taken by the same process. By value and not by revision: a

@@ -75,7 +75,7 @@ impl Caller {
                     }
                 })
             }
-            Effect::Gate(_) | Effect::Direct(_) | Effect::Read => return None,
+            Effect::Gate(_) | Effect::Terms(_) | Effect::Direct(_) | Effect::Read => return None,
         })
     }
 }

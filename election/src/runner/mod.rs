@@ -25,7 +25,7 @@ use crate::coordinator::Coordinator;
 use crate::machine::{
     Directive, Effect, Event, Identity, Machine, Moment, Report, Settings, Waiting,
 };
-use crate::values::{Epoch, Lineage, NodeName, Position, VolumeId};
+use crate::values::{Epoch, Lineage, NodeName, Position, Terms, VolumeId};
 use calls::{Call, Caller};
 use look::Looker;
 
@@ -68,6 +68,7 @@ enum Command {
 /// anything up: the lease then runs out.
 pub struct RunnerHandle {
     directives: watch::Receiver<Directive>,
+    terms: watch::Receiver<Option<Terms>>,
     observed: watch::Receiver<Observed>,
     gate: Arc<LeaseGate>,
     reports: watch::Sender<Option<Report>>,
@@ -81,6 +82,13 @@ impl RunnerHandle {
     #[must_use]
     pub fn directives(&self) -> watch::Receiver<Directive> {
         self.directives.clone()
+    }
+
+    /// By which terms a leader acknowledges. They are there before the [`Directive::Lead`] that
+    /// they are for.
+    #[must_use]
+    pub fn terms(&self) -> watch::Receiver<Option<Terms>> {
+        self.terms.clone()
     }
 
     /// May the leader's mount answer? It belongs to the [`Directive::Lead`] in force: a mount of
@@ -146,6 +154,7 @@ pub struct Runner {
     looker: Looker,
     gate: Arc<LeaseGate>,
     directives: watch::Sender<Directive>,
+    terms: watch::Sender<Option<Terms>>,
     reports: watch::Receiver<Option<Report>>,
     commands: mpsc::Receiver<Command>,
 }
@@ -164,6 +173,7 @@ impl Runner {
         let looker = Looker::start(Arc::clone(&coordinator), ttl);
         let observed = looker.observed.clone();
         let (directives, directed) = watch::channel(Directive::Freeze(Waiting::Report));
+        let (terms, acknowledged_by) = watch::channel(None);
         let (reports, reported) = watch::channel(None);
         let (commands, commanded) = mpsc::channel(COMMANDS);
         let runner = Runner {
@@ -175,11 +185,20 @@ impl Runner {
             looker,
             gate: Arc::clone(&gate),
             directives,
+            terms,
             reports: reported,
             commands: commanded,
         };
         let task = tokio::spawn(runner.run());
-        RunnerHandle { directives: directed, observed, gate, reports, commands, task }
+        RunnerHandle {
+            directives: directed,
+            terms: acknowledged_by,
+            observed,
+            gate,
+            reports,
+            commands,
+            task,
+        }
     }
 
     async fn run(mut self) {
@@ -225,7 +244,7 @@ impl Runner {
         let Some(observed) = self.looker.latest() else { return };
         match (observed.silence, observed.view) {
             (Some(why), _) => self.step(Event::Unreadable(why)),
-            (None, Some(view)) => self.step(Event::Viewed(view)),
+            (None, Some(view)) => self.step(Event::Viewed { sent: observed.fresh_at, view }),
             (None, None) => {}
         }
     }
@@ -240,6 +259,10 @@ impl Runner {
     fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::Gate(deadline) => self.gate.set(deadline),
+            Effect::Terms(terms) => {
+                tracing::info!(?terms, "acknowledging by these terms");
+                self.terms.send_replace(Some(terms));
+            }
             Effect::Direct(directive) => {
                 tracing::info!(?directive, "directed");
                 self.directives.send_replace(directive);

@@ -49,3 +49,9 @@ pub fn ambassador(id: &str) -> Key {
 pub fn reign(epoch: Epoch) -> Key {
     format!("{HISTORY}{:010}", epoch.0)
 }
+
+/// `history/<epoch>-<version>`: what a leader changed of the config in that epoch.
+#[must_use]
+pub fn reign_change(epoch: Epoch, version: u64) -> Key {
+    format!("{HISTORY}{:010}-{version:06}", epoch.0)
+}

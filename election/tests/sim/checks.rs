@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mainstay_election::coordinator::Revision;
 use mainstay_election::values::{
-    Ballot, Config, Durability, Epoch, EpochTaken, Leader, Member, Nonce, Position, Request,
+    Ballot, Config, Epoch, EpochTaken, Leader, Member, Nonce, Position, Request, Term, Terms,
     decode, keys,
 };
 
@@ -16,6 +16,8 @@ use super::node::{Disk, Node};
 #[derive(Default)]
 pub struct Checks {
     pub epochs: BTreeMap<Epoch, Nonce>,
+    taken_at: BTreeMap<Epoch, Duration>,
+    ttl: Duration,
     /// A hand other than a machine's removed the leader's key, so an open gate may be without one
     /// until its machine hears of that.
     pub meddled: bool,
@@ -31,6 +33,10 @@ pub struct Checks {
 }
 
 impl Checks {
+    pub fn new(ttl: Duration) -> Checks {
+        Checks { ttl, ..Checks::default() }
+    }
+
     pub fn all(
         &mut self,
         now: Duration,
@@ -41,7 +47,7 @@ impl Checks {
         if self.looked_at != model.revision() {
             self.looked_at = model.revision();
             self.note_ballots(now, model);
-            self.epochs_are_never_reused(patience, model);
+            self.epochs_are_never_reused(now, patience, model);
             self.config = value(model, keys::CONFIG);
             self.leader = value(model, keys::LEADER);
         }
@@ -49,7 +55,21 @@ impl Checks {
     }
 
     /// An open gate is the newest leader's, and its key stands: so there is at most one.
+    ///
+    /// In sync a gate only bounds how old a read may be: a deposed leader's shuts within a ttl.
     fn one_gate(&self, now: Duration, nodes: &BTreeMap<String, Node>) {
+        if self.config.as_ref().is_some_and(Config::is_sync) {
+            for node in nodes.values().filter(|node| node.gate_open(now)) {
+                let epoch = node.machine.as_ref().and_then(|machine| machine.leads());
+                let later = self.taken_at.iter().find(|(taken, _)| Some(**taken) > epoch);
+                assert!(
+                    later.is_none_or(|(_, at)| now <= *at + self.ttl),
+                    "{} would answer in {epoch:?}, long after {later:?}",
+                    node.name
+                );
+            }
+            return;
+        }
         if self.meddled {
             assert!(nodes.values().filter(|node| node.gate_open(now)).count() <= 1);
             return;
@@ -75,7 +95,7 @@ impl Checks {
         }
     }
 
-    fn epochs_are_never_reused(&mut self, patience: Duration, model: &Model) {
+    fn epochs_are_never_reused(&mut self, now: Duration, patience: Duration, model: &Model) {
         let Some(taken) = value::<EpochTaken>(model, keys::EPOCH) else { return };
         if let Some(nonce) = self.epochs.get(&taken.epoch) {
             assert_eq!(*nonce, taken.nonce, "epoch {} belongs to two processes", taken.epoch);
@@ -85,6 +105,7 @@ impl Checks {
             assert!(taken.epoch > *newest, "epoch {} after {newest}", taken.epoch);
         }
         self.epochs.insert(taken.epoch, taken.nonce);
+        self.taken_at.insert(taken.epoch, now);
         let leader: Leader = value(model, keys::LEADER).expect("there is one");
         if leader.nonce != taken.nonce {
             return; // put by the hand of a scenario, by no machine
@@ -110,17 +131,10 @@ impl Checks {
         }
     }
 
-    /// A leader holds `position`: acknowledged if a write quorum of the voters does.
-    pub fn wrote(&mut self, position: Position, nodes: &BTreeMap<String, Node>) {
-        let Some(config) = self.config.as_ref().filter(|it| it.durability == Durability::Sync)
-        else {
-            return;
-        };
-        let copies = config.voters.iter().filter(|voter| {
-            let disk = &nodes[voter.node.as_str()].disk;
-            disk.volume == voter.volume && disk.position == position
-        });
-        if copies.count() >= usize::try_from(config.write_quorum).expect("small") {
+    /// A leader holds `position`: acknowledged if every quorum of its terms does (sync).
+    pub fn wrote(&mut self, position: Position, terms: &Terms, nodes: &BTreeMap<String, Node>) {
+        let holds = |disk: &Disk| disk.position == position;
+        if terms.0.iter().all(|term| *term != Term::Local && is_met(term, nodes, holds)) {
             self.acknowledged = Some(position);
         }
     }
@@ -150,6 +164,14 @@ impl Checks {
             }
         }
     }
+}
+
+/// Whether enough of a term's voters hold something.
+pub fn is_met(term: &Term, nodes: &BTreeMap<String, Node>, holds: impl Fn(&Disk) -> bool) -> bool {
+    let Term::Quorum { voters, needed } = term else { return true };
+    let copies =
+        nodes.values().filter(|node| voters.contains(&node.disk.volume) && holds(&node.disk));
+    copies.count() >= usize::try_from(*needed).expect("small")
 }
 
 fn forced(model: &Model, leader: &Leader) -> bool {

@@ -1,10 +1,11 @@
 //! One node: what its disk holds, what its replica does, and the machine of its process.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay_election::machine::{Directive, Identity, Machine, Moment, Report, Settings};
 use mainstay_election::values::{
-    ClusterId, Epoch, Lag, Lineage, Nonce, Position, Seq, Tags, VolumeId,
+    ClusterId, Config, Epoch, Lag, Lineage, Member, Nonce, Position, Seq, Tags, Terms, VolumeId,
 };
 
 /// What survives a crash.
@@ -48,6 +49,13 @@ pub struct Node {
     /// Promises take for ever.
     pub hushed: bool,
     pub leading: Option<Epoch>,
+    /// As in the report.
+    pub heard: Option<(Epoch, Moment)>,
+    pub quorum_heard: Moment,
+    pub caught_up: Vec<Member>,
+    pub terms: Option<Terms>,
+    pub covered: Option<Terms>,
+    pub stored: Option<Arc<Config>>,
     pub ready: bool,
     pub directive: Option<Directive>,
     /// On this node's clock.
@@ -72,6 +80,12 @@ impl Node {
             cut: false,
             hushed: false,
             leading: None,
+            heard: None,
+            quorum_heard: Moment::NEVER,
+            caught_up: Vec::new(),
+            terms: None,
+            covered: None,
+            stored: None,
             ready: false,
             directive: None,
             gate: Moment::NEVER,
@@ -98,6 +112,11 @@ impl Node {
             settings.clone(),
         ));
         self.leading = None;
+        self.heard = None;
+        self.quorum_heard = Moment::NEVER;
+        self.caught_up.clear();
+        self.terms = None;
+        self.covered = None;
         self.ready = false;
         self.directive = None;
         self.gate = Moment::NEVER;
@@ -135,6 +154,11 @@ impl Node {
             service: Some(format!("{}:5432", self.name)),
             unfit: self.unfit.clone(),
             lag: Lag::default(),
+            heard: self.heard,
+            quorum_heard: self.quorum_heard,
+            caught_up: self.caught_up.clone(),
+            covered: self.covered.clone(),
+            stored: self.stored.clone(),
             state: "streaming".to_owned(),
         }
     }

@@ -8,14 +8,16 @@ use mainstay_election::coordinator::{
     Compare, Contents, CoordinatorError, LeaseId, Outcome, Revision, Write,
 };
 use mainstay_election::machine::{Directive, Effect, Event, Fate, Moment, Settings, Ticket};
-use mainstay_election::values::{Config, Durability, Epoch, Member, UnixMs, decode, encode, keys};
+use mainstay_election::values::{
+    Config, Durability, Epoch, Member, Term, UnixMs, decode, encode, keys,
+};
 use mainstay_election::view::View;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
-use super::checks::Checks;
+use super::checks::{Checks, is_met};
 use super::model::Model;
-use super::node::Node;
+use super::node::{Disk, Node};
 
 /// What the network and the processes may do. All of it is within what the machine must survive:
 /// messages are delayed, lost and late; clocks do not drift; a process may stop at any time.
@@ -39,7 +41,7 @@ enum Request {
 
 #[derive(Debug)]
 enum Reply {
-    Contents(u64, Contents),
+    Contents(u64, Moment, Contents),
     Outcome(Ticket, Result<Outcome, CoordinatorError>),
     Event(Event),
     /// Nothing came in time.
@@ -55,7 +57,11 @@ enum Happening {
     Promise(Epoch),
     TakeUp(Directive),
     Ready(Epoch),
+    Beat(Epoch),
 }
+
+/// How often a leader speaks to its followers.
+const BEAT: Duration = Duration::from_millis(200);
 
 pub struct World {
     pub now: Duration,
@@ -85,7 +91,7 @@ impl World {
             nodes: BTreeMap::new(),
             settings: Settings::for_ttl(ttl),
             hazards: Hazards { delay: Duration::from_millis(1), ..Hazards::default() },
-            checks: Checks::default(),
+            checks: Checks::new(ttl),
             trace: Vec::new(),
             lose_answer_of: None,
             late_bid_of: None,
@@ -202,7 +208,10 @@ impl World {
         for follower in followers {
             self.stream(follower, name);
         }
-        self.checks.wrote(self.nodes[name].disk.position, &self.nodes);
+        let leader = &self.nodes[name];
+        if let Some(terms) = &leader.terms {
+            self.checks.wrote(leader.disk.position, terms, &self.nodes);
+        }
     }
 
     /// From now on a sync cluster with these voters, by the hand of the test. They must hold the
@@ -272,6 +281,7 @@ impl World {
                     self.say(name, if was_open { "gate shut" } else { "gate open" });
                 }
             }
+            Effect::Terms(terms) => self.node(name).terms = Some(terms),
             Effect::Direct(directive) => {
                 self.say(name, &describe(&directive));
                 self.node(name).directive = Some(directive.clone());
@@ -351,6 +361,7 @@ impl World {
             }
             Happening::Promise(through) => self.promise(name, through),
             Happening::TakeUp(directive) => self.take_up(name, directive),
+            Happening::Beat(epoch) => self.beat(name, epoch),
             Happening::Ready(epoch) => {
                 if self.nodes[name].leading == Some(epoch) {
                     self.node(name).ready = true;
@@ -369,7 +380,7 @@ impl World {
         let now = self.now;
         let mut lost = false;
         let reply = match request {
-            Request::Read(read) => Reply::Contents(read, self.model.contents()),
+            Request::Read(read) => Reply::Contents(read, sent, self.model.contents()),
             Request::Transact(ticket, compares, writes) => {
                 let outcome = self.model.transact(&compares, &writes);
                 self.say_written(name, &writes, &outcome);
@@ -423,13 +434,16 @@ impl World {
     fn answer(&mut self, name: &str, reply: Reply) {
         let node = &self.nodes[name];
         let event = match reply {
-            Reply::Contents(read, contents) if read == node.reads => match View::parse(&contents) {
-                Ok(view) => {
-                    self.seen.insert(name.to_owned(), view.revision);
-                    Event::Viewed(Arc::new(view))
+            Reply::Contents(read, sent, contents) if read == node.reads => {
+                match View::parse(&contents) {
+                    Ok(view) => {
+                        self.seen.insert(name.to_owned(), view.revision);
+                        self.store(name, &view);
+                        Event::Viewed { sent, view: Arc::new(view) }
+                    }
+                    Err(bad) => Event::Unreadable(bad.to_string()),
                 }
-                Err(bad) => Event::Unreadable(bad.to_string()),
-            },
+            }
             Reply::Silence(Request::Read(read)) if read == node.reads => {
                 // Asked again at the reader's own pace.
                 self.look_in(name, self.settings.ttl / 20);
@@ -454,6 +468,69 @@ impl World {
             Reply::Event(event) => event,
         };
         self.step(name, event);
+    }
+
+    /// A replica keeps the newest config it saw on its disk.
+    fn store(&mut self, name: &str, view: &View) {
+        let Some(config) = view.config.as_ref().map(|config| &config.value) else { return };
+        let node = self.node(name);
+        if node.stored.as_ref().is_none_or(|stored| stored.mark() < config.mark()) {
+            node.stored = Some(Arc::new(config.clone()));
+            self.report(name);
+        }
+    }
+
+    /// The leader's word goes round, and the answers of those who take it come back at once.
+    fn beat(&mut self, leader: &str, epoch: Epoch) {
+        if self.nodes[leader].leading != Some(epoch) {
+            return;
+        }
+        self.later(leader, BEAT, Happening::Beat(epoch));
+        let now = self.now;
+        let names: Vec<String> = self.nodes.keys().cloned().collect();
+        let hear: Vec<String> =
+            names.into_iter().filter(|name| self.hears(name, leader, epoch)).collect();
+        let head = self.nodes[leader].disk.position;
+        let mut caught_up = vec![self.member(leader)];
+        for name in &hear {
+            let local = self.nodes[name].local(now);
+            self.node(name).heard = Some((epoch, local));
+            self.report(name);
+            if self.nodes[name].disk.position == head {
+                caught_up.push(self.member(name));
+            }
+        }
+        let volumes: Vec<_> = hear
+            .iter()
+            .map(String::as_str)
+            .chain([leader])
+            .map(|name| self.nodes[name].disk.volume)
+            .collect();
+        let from = &self.nodes[leader];
+        let quorum = |term: &Term| is_met(term, &self.nodes, |disk| volumes.contains(&disk.volume));
+        let heard = from.terms.as_ref().is_some_and(|terms| terms.0.iter().all(quorum));
+        let acknowledged = self.checks.acknowledged;
+        let has_all = |disk: &Disk| acknowledged.is_none_or(|position| disk.holds(position));
+        let covered = from
+            .terms
+            .clone()
+            .filter(|terms| terms.0.iter().all(|term| is_met(term, &self.nodes, has_all)));
+        let local = self.nodes[leader].local(now);
+        let node = self.node(leader);
+        node.caught_up = caught_up;
+        node.covered = covered;
+        if heard {
+            node.quorum_heard = local;
+        }
+        self.report(leader);
+    }
+
+    fn hears(&self, follower: &str, leader: &str, epoch: Epoch) -> bool {
+        let (from, to, now) = (&self.nodes[leader], &self.nodes[follower], self.now);
+        let follows =
+            matches!(&to.directive, Some(Directive::Follow { epoch: of, .. }) if *of == epoch);
+        let up = |node: &Node| node.machine.is_some() && !node.cut && node.paused_until <= now;
+        follows && up(from) && up(to) && to.leading.is_none() && to.disk.promised < epoch
     }
 
     fn promise(&mut self, name: &str, through: Epoch) {
@@ -483,12 +560,22 @@ impl World {
         }
         match (&directive, node.leading) {
             (Directive::Lead { epoch, .. }, Some(led)) if *epoch == led => {}
+            // Another epoch for the leadership that goes on.
+            (Directive::Lead { epoch, cluster }, Some(_)) if node.terms.is_some() => {
+                let epoch = *epoch;
+                let ready = node.ready;
+                node.begin_epoch(epoch, *cluster);
+                node.ready = ready;
+                self.report(name);
+                self.later(name, BEAT, Happening::Beat(epoch));
+            }
             (Directive::Lead { epoch, cluster }, None) => {
                 let epoch = *epoch;
                 let disk = node.disk.clone();
                 self.checks.nothing_is_lost(name, &disk, &self.model);
                 self.node(name).begin_epoch(epoch, *cluster);
                 self.report(name);
+                self.later(name, BEAT, Happening::Beat(epoch));
                 self.later(name, Duration::from_millis(300), Happening::Ready(epoch));
             }
             (_, Some(_)) => {
