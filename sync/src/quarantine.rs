@@ -166,6 +166,20 @@ impl Quarantine {
         })
     }
 
+    /// Keeps a few bytes, in a file of that name.
+    pub(crate) fn keep_bytes(
+        &self,
+        manifest: &Manifest,
+        name: &str,
+        bytes: &[u8],
+    ) -> Result<PathBuf, QuarantineError> {
+        self.keep(manifest, |partial| {
+            let path = partial.join(name);
+            fs::write(&path, bytes).map_err(QuarantineError::on("write", &path))?;
+            sync(&path)
+        })
+    }
+
     /// Moves files here, under the names that they have.
     pub(crate) fn keep_files(
         &self,

@@ -10,7 +10,7 @@ use crate::op::Record;
 use crate::position::{ClusterId, Epoch, Lineage, Position, Seq, VolumeId};
 use crate::store::rows::Row;
 use crate::store::stage::{Need, Want};
-use crate::volume::{Ask, ChangesHeader, Differing, Piece, SnapshotHeader};
+use crate::volume::{Ask, ChangesHeader, Differing, Piece, SnapshotHeader, Volume};
 
 /// Why the leader's volume gave nothing.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +83,11 @@ pub trait Source: Send + Sync + 'static {
     fn changes(&self, since: Seq, whole: bool) -> Result<Box<dyn Changes>, SourceError> {
         let _ = whole;
         Err(SourceError::Failed(format!("it gives no delta since {since}")))
+    }
+
+    /// The volume whose content can be compared, if it is a real one.
+    fn to_verify(&self) -> Option<Volume> {
+        None
     }
 }
 
@@ -217,6 +222,11 @@ pub trait Sink: Send + Sync + 'static {
     /// What the disk said.
     fn forget_delta(&self) -> Result<(), SinkError> {
         Ok(())
+    }
+
+    /// The volume whose content can be compared, if it is a real one.
+    fn to_verify(&self) -> Option<Volume> {
+        None
     }
 }
 

@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use super::end::End;
 use super::ends::Sink;
 use super::intake;
+use super::message::Verified;
 use super::plan::Refusal;
 use crate::position::{Epoch, Seq};
 use crate::transport::Endpoint;
@@ -37,6 +38,8 @@ pub struct FollowerOptions {
     pub beat: Duration,
     /// Bytes of records taken from the link at once.
     pub batch_bytes_max: usize,
+    /// Bytes a second that comparing the content may read here and at the leader.
+    pub verify_bandwidth: u64,
 }
 
 impl Default for FollowerOptions {
@@ -46,6 +49,7 @@ impl Default for FollowerOptions {
             retry_max: Duration::from_secs(2),
             beat: Duration::from_millis(500),
             batch_bytes_max: 4 << 20,
+            verify_bandwidth: 64 << 20,
         }
     }
 }
@@ -101,6 +105,12 @@ pub struct Status {
     pub behind_bytes: u64,
     /// How old the oldest of those is, as last heard.
     pub behind_ms: u64,
+    /// The newest comparison that the leader asked for, and as of which record.
+    pub verify: (u64, Seq),
+    /// Chunks that a comparison under way has looked at, and about how many there are.
+    pub verifying: Option<(u64, u64)>,
+    /// What the last comparison in this following found.
+    pub verified: Option<Verified>,
     /// By how much the leader's clock is ahead of ours (negative: behind), give or take half a
     /// round trip.
     pub leader_clock_ahead_ms: Option<i64>,

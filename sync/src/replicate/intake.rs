@@ -17,7 +17,7 @@ use super::follower::{Following, Phase};
 use super::message::{Beat, ToFollower, ToLeader, Welcome};
 use super::plan::{self, PROTOCOL, Refusal, Standing, Verdict};
 use super::session::in_time;
-use super::{clock, copy, delta};
+use super::{clock, copy, delta, verify};
 use crate::log::Frame;
 use crate::op::{Record, Time};
 use crate::position::{Epoch, Position, Seq};
@@ -38,7 +38,7 @@ pub(super) async fn session(following: &Following) -> (End, bool) {
 }
 
 /// There is no good end: a session lasts until something ends it.
-enum Never {}
+pub(super) enum Never {}
 
 async fn follow(following: &Following, link: &Link, streamed: &mut bool) -> Result<Never, End> {
     let mut channel = link.open().await?;
@@ -199,6 +199,7 @@ impl Intake<'_> {
         }));
         let Channel { sending, mut receiving } = channel;
         let acks = acknowledge(self.following, sending, rung, self.epoch);
+        let following = self.following;
         let records = async {
             loop {
                 self.take(&mut receiving).await?;
@@ -207,6 +208,7 @@ impl Intake<'_> {
         let end = tokio::select! {
             end = records => end,
             end = acks => end,
+            end = verify::keep(following) => end,
         };
         drop(bell);
         end
@@ -258,12 +260,13 @@ impl Intake<'_> {
     }
 
     fn heard(&self, beat: &Beat) {
-        let Beat { head, committed, behind_bytes, behind_ms, at } = *beat;
+        let Beat { head, committed, behind_bytes, behind_ms, verify, at } = *beat;
         let change = |status: &mut super::Status| {
             status.leader_head = head;
             status.leader_committed = committed;
             status.behind_bytes = behind_bytes;
             status.behind_ms = behind_ms;
+            status.verify = verify;
         };
         heard(self.following, self.link, change, at);
     }

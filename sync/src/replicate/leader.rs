@@ -1,7 +1,7 @@
 //! The leader's end: takes followers' sessions for as long as one leadership lasts.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -106,6 +106,16 @@ impl Leader {
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.shared.table.changes()
+    }
+
+    /// Asks all followers to compare their content with this volume's as it is now, and says
+    /// which run it is: [`FollowerStatus::verified`] tells of it once it is done.
+    pub fn verify(&self) -> u64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let earlier = self.shared.table.verify().0;
+        let run = u64::try_from(since.as_millis()).unwrap_or(u64::MAX).max(earlier + 1);
+        self.shared.table.ask_verify(run, self.shared.source.head().seq);
+        run
     }
 
     /// Ends all sessions. When this returns none counts an acknowledgement or reads the volume

@@ -35,6 +35,17 @@
 //! Complete                   ->
 //!                            <-     End(d)
 //! ```
+//!
+//! A comparison, one channel on a link of its own, beside a live session, when a Beat asks for it:
+//!
+//! ```text
+//! Verify(at)                 ->
+//! Compare(chunks)            ->
+//!                            <-     Hashes
+//! Chunk                      ->     only of one that differs
+//!                            <-     Chunk(found), data
+//! Verified(outcome)          ->
+//! ```
 
 use serde::{Deserialize, Serialize};
 
@@ -43,7 +54,7 @@ use crate::op::Time;
 use crate::position::{Epoch, FileId, Position, Seq, VolumeId};
 use crate::store::rows::Row;
 use crate::store::stage::Want;
-use crate::volume::{Ask, ChangesHeader, SnapshotHeader};
+use crate::volume::{Ask, ChangesHeader, Hashed, SnapshotHeader};
 
 /// From a follower.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,6 +97,67 @@ pub enum ToLeader {
     Fetch(Vec<Ask>),
     /// There is no more to ask for.
     Complete,
+    /// Opens a comparison.
+    Verify {
+        /// The follower's volume, as in its live session.
+        volume: VolumeId,
+        /// As of which record.
+        at: Seq,
+    },
+    /// Say the hashes of these chunks.
+    Compare(Vec<(FileId, u64)>),
+    /// Send this chunk.
+    Chunk {
+        /// Whose.
+        id: FileId,
+        /// Which.
+        chunk: u64,
+    },
+    /// What came of a comparison.
+    Verified(Verified),
+}
+
+/// What came of comparing a follower's content with its leader's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verified {
+    /// As of which record.
+    pub at: Seq,
+    /// Which comparison of the leader's it was.
+    pub run: u64,
+    /// Chunks that were compared.
+    pub compared: u64,
+    /// Chunks that were written after `at`, on either side, before they could be.
+    pub moved_on: u64,
+    /// What differed, the first of it.
+    pub mismatches: Vec<Mismatch>,
+    /// How many there were in all.
+    pub mismatched: u64,
+}
+
+/// A chunk that two replicas hold differently.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mismatch {
+    /// The file's path, or its id if it has none.
+    pub file: String,
+    /// The chunk's first byte.
+    pub offset: u64,
+    /// The leader's hash.
+    pub leader: String,
+    /// The follower's hash.
+    pub follower: String,
+    /// What was done about it.
+    pub outcome: Outcome,
+}
+
+/// What was done about a chunk that differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// The follower has the leader's bytes now, and its own are in its quarantine.
+    Mended,
+    /// The leader knows that its own bytes are wrong: it must not go on as leader.
+    LeaderIsWrong,
+    /// It was written before it could be mended.
+    MovedOn,
 }
 
 /// From a leader.
@@ -118,6 +190,13 @@ pub enum ToFollower {
         offset: u64,
         /// How many.
         length: u64,
+    },
+    /// Answers a Compare, in its order; none of a chunk that was written later.
+    Hashes(Vec<Option<Hashed>>),
+    /// Answers a Chunk; if it was found the next frame is its data.
+    Chunk {
+        /// Whether it was not written later.
+        found: bool,
     },
     /// All that differs in what a Fetch asked for was sent.
     Fetched,
@@ -157,6 +236,8 @@ pub struct Beat {
     pub behind_bytes: u64,
     /// How old the oldest of those is.
     pub behind_ms: u64,
+    /// The newest comparison that was asked for, and as of which record; 0: none.
+    pub verify: (u64, Seq),
     /// Its clock.
     pub at: Time,
 }

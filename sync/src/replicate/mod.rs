@@ -24,12 +24,15 @@ mod pace;
 pub mod plan;
 mod serve_copy;
 mod serve_delta;
+mod serve_verify;
 mod session;
 mod table;
+mod verify;
 mod volume;
 
 pub use ends::{Builder, Changes, Delta, Records, Sink, SinkError, Snapshot, Source, SourceError};
 pub use follower::{Follower, FollowerOptions, LeaderAddress, Phase, Status};
 pub use leader::{Admit, Event, Leader, LeaderOptions};
+pub use message::{Mismatch, Outcome, Verified};
 pub use plan::{Refusal, Standing, Verdict, Why};
 pub use table::{CopyProgress, FollowerStatus};

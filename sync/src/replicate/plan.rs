@@ -36,6 +36,8 @@ pub struct Standing {
     pub building: bool,
     /// Whether it can take a delta.
     pub deltas: bool,
+    /// Whether its content was ever compared with a leader's, or is a copy of one's.
+    pub compared: bool,
     /// The newest epoch of which it takes no record any more.
     pub promised: Epoch,
 }

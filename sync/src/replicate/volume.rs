@@ -58,6 +58,10 @@ impl Source for Volume {
         Ok(Box::new(snapshot))
     }
 
+    fn to_verify(&self) -> Option<Volume> {
+        Some(self.clone())
+    }
+
     fn changes(&self, since: Seq, whole: bool) -> Result<Box<dyn Changes>, SourceError> {
         let changes = Volume::changes(self, since, whole).map_err(unreadable)?;
         Ok(Box::new(changes))
@@ -128,6 +132,7 @@ impl Sink for Volume {
             applied: self.touched(),
             building: self.building(),
             deltas: true,
+            compared: self.compared().is_some(),
             promised: Volume::promised(self),
         }
     }
@@ -192,6 +197,10 @@ impl Sink for Volume {
     ) -> Result<Box<dyn Delta>, SinkError> {
         let delta = Volume::catch_up(self, header, base).map_err(refused("begin a delta"))?;
         Ok(Box::new(delta))
+    }
+
+    fn to_verify(&self) -> Option<Volume> {
+        Some(self.clone())
     }
 
     fn forget_delta(&self) -> Result<(), SinkError> {

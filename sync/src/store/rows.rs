@@ -192,6 +192,17 @@ pub(crate) fn node(db: &Connection, id: FileId) -> Result<Option<Attributes>, St
     }
 }
 
+/// The op that last changed a chunk, if it was ever written.
+pub(crate) fn chunk_birth(
+    db: &Connection,
+    id: FileId,
+    chunk: u64,
+) -> Result<Option<Seq>, StoreError> {
+    let mut query = db.prepare_cached("SELECT birth FROM chunks WHERE id = ? AND chunk = ?")?;
+    let mut rows = query.query(params![id, chunk as i64])?;
+    Ok(rows.next()?.map(|row| row.get(0)).transpose()?)
+}
+
 /// How far a walk over all rows has come. It goes table by table and by key, so that any number
 /// of rows passes in bounded memory.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -23,6 +23,7 @@ mod progress;
 mod running;
 mod snapshot;
 mod switch;
+mod verify;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -37,6 +38,7 @@ pub use error::VolumeError;
 pub use leading::Leading;
 pub use options::{RootOwner, VolumeOptions};
 pub use snapshot::{Piece, Snapshot, SnapshotHeader};
+pub use verify::{ChunkHash, ChunkWalk, Hashed, Mended};
 
 use crate::commit::{Commit, Rule};
 use crate::image::Image;

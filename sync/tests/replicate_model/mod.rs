@@ -418,6 +418,7 @@ impl Sink for End {
             applied: state.applied,
             building: state.building,
             deltas: false,
+            compared: false,
             promised: state.promised,
         }
     }

@@ -43,6 +43,7 @@ fn follower(entries: &[(u64, u64)], head: Position, applied: u64) -> Standing {
         applied: Seq(applied),
         building: false,
         deltas: true,
+        compared: true,
         promised: Epoch(0),
     }
 }
