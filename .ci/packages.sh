@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the build, the demo and the tests need, through apt where it may, and else says
-# what is missing. Arguments: which groups are wanted (build, demo, etcd, redis, test).
+# what is missing. Arguments: which groups are wanted (build, demo, etcd, redis, chaos, test).
 set -euo pipefail
 
 missing=()
@@ -27,8 +27,9 @@ for group in "$@"; do
       need postgresql "${postgres[@]}"
       need postgresql-client psql
       ;;
-    etcd) need etcd-server etcd ;;
+    etcd) need etcd-server etcd; need etcd-client etcdctl ;;
     redis) need redis-server redis-server; need redis-tools redis-cli ;;
+    chaos) need iproute2 ip; need nftables nft /usr/sbin/nft; need e2fsprogs mkfs.ext4 /usr/sbin/mkfs.ext4 ;;
     test) need iproute2 ip; need procps pgrep; need attr setfattr ;;
     *) echo "packages.sh: unknown group $group" >&2; exit 2 ;;
   esac

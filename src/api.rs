@@ -1,5 +1,6 @@
 //! What a replica tells over HTTP: `/status` (JSON), `/health`, `/leader` and `/metrics`, for load
-//! balancers, probes and Prometheus. It only reads; nothing can be changed here.
+//! balancers, probes and Prometheus, and the ambassador's numbers ([`ambassador`]). It only reads;
+//! nothing can be changed here.
 //!
 //! The replica publishes a [`Snapshot`] from time to time; requests are answered from the newest,
 //! so a scrape never waits for the replica, and never slows it. If the replica stops publishing,
@@ -19,8 +20,11 @@ use hyper::header::{CACHE_CONTROL, CONTENT_TYPE};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use mainstay_ambassador::Stats;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
+
+pub mod ambassador;
 
 /// Whether a replica does its part.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,8 +46,36 @@ pub struct Snapshot {
     pub status: String,
     /// The metrics, as Prometheus reads them ([`crate::telemetry::metrics::Metrics::render`]).
     pub metrics: String,
+    /// What this replica can attest of its leadership, as JSON, and until when; none if nothing.
+    pub attestation: Option<Attestation>,
+    /// The ambassador beside the replica, if there is one.
+    pub ambassador: Option<Arc<Stats>>,
     /// When it was made.
     pub at: Instant,
+}
+
+/// That a write quorum holds this replica in office.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attestation {
+    /// Whose leader it is.
+    pub service: String,
+    /// In which epoch.
+    pub epoch: u64,
+    /// Until when a route may rest on it: a ttl, less the time it takes to kill the service, after
+    /// the newest word that a write quorum has answered was said.
+    pub until: Instant,
+}
+
+impl Attestation {
+    /// As `GET /attest` answers, at this moment; none once it is over.
+    fn to_json(&self) -> Option<String> {
+        let left = self.until.checked_duration_since(Instant::now())?;
+        let (service, epoch, fresh_ms) = (&self.service, self.epoch, left.as_millis() as u64);
+        Some(
+            serde_json::json!({ "service": service, "epoch": epoch, "fresh_ms": fresh_ms })
+                .to_string(),
+        )
+    }
 }
 
 /// Bounds on what strangers can make of us.
@@ -82,25 +114,33 @@ pub async fn serve(
     snapshots: watch::Receiver<Arc<Snapshot>>,
     limits: Limits,
 ) {
-    let places = Arc::new(Semaphore::new(limits.connections_max));
     let mut ends = snapshots.clone();
     let ended = async move { while ends.changed().await.is_ok() {} };
-    tokio::pin!(ended);
+    let answers = move |method: &Method, path: &str| {
+        let snapshot = Arc::clone(&snapshots.borrow());
+        answer(method, path, &snapshot, limits)
+    };
+    tokio::select! {
+        () = ended => {}
+        () = accept(&listener, limits, answers) => {}
+    }
+}
+
+/// What is answered to a method and a path.
+trait Answers: Fn(&Method, &str) -> Response<Full<Bytes>> + Clone + Send + 'static {}
+impl<A: Fn(&Method, &str) -> Response<Full<Bytes>> + Clone + Send + 'static> Answers for A {}
+
+/// Takes connections for ever, within the bounds.
+async fn accept(listener: &TcpListener, limits: Limits, answers: impl Answers) {
+    let places = Arc::new(Semaphore::new(limits.connections_max));
     loop {
-        let place = Arc::clone(&places).acquire_owned();
-        let accepted = async {
-            let place = place.await.expect("the semaphore is never closed");
-            (listener.accept().await, place)
-        };
-        let (accepted, place) = tokio::select! {
-            () = &mut ended => return,
-            accepted = accepted => accepted,
-        };
-        match accepted {
+        let place = Arc::clone(&places).acquire_owned().await;
+        let place = place.expect("the semaphore is never closed");
+        match listener.accept().await {
             Ok((stream, _)) => {
-                let snapshots = snapshots.clone();
+                let answers = answers.clone();
                 tokio::spawn(async move {
-                    let talk = converse(stream, snapshots, limits);
+                    let talk = converse(stream, answers, limits);
                     let _ = tokio::time::timeout(limits.connection_life, talk).await;
                     drop(place);
                 });
@@ -113,10 +153,9 @@ pub async fn serve(
     }
 }
 
-async fn converse(stream: TcpStream, snapshots: watch::Receiver<Arc<Snapshot>>, limits: Limits) {
+async fn converse(stream: TcpStream, answers: impl Answers, limits: Limits) {
     let service = service_fn(move |request: Request<Incoming>| {
-        let snapshot = Arc::clone(&snapshots.borrow());
-        let answer = answer(request.method(), request.uri().path(), &snapshot, limits);
+        let answer = answers(request.method(), request.uri().path());
         async move { Ok::<_, Infallible>(answer) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
@@ -147,6 +186,10 @@ fn answer(
         snapshot.condition.clone()
     };
     match path {
+        "/attest" => match snapshot.attestation.as_ref().and_then(Attestation::to_json) {
+            Some(said) => respond(StatusCode::OK, JSON, said),
+            None => unavailable("no write quorum holds this replica in office"),
+        },
         "/status" => respond(StatusCode::OK, JSON, snapshot.status.clone()),
         "/metrics" => respond(StatusCode::OK, PROMETHEUS, snapshot.metrics.clone()),
         "/health" => match condition {
@@ -160,8 +203,9 @@ fn answer(
             Condition::Unwell(why) => unavailable(&why),
         },
         _ => {
-            let known = "ask for /status, /health, /leader or /metrics\n";
-            respond(StatusCode::NOT_FOUND, TEXT, known)
+            let of_it = snapshot.ambassador.as_ref().and_then(|it| ambassador::page(path, it));
+            let known = "ask for /status, /health, /leader, /metrics or /ambassador\n";
+            of_it.unwrap_or_else(|| respond(StatusCode::NOT_FOUND, TEXT, known))
         }
     }
 }

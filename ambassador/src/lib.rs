@@ -14,6 +14,9 @@
 //! kept which is then lost. So a route is trusted only up to a moment in time, and each doubt is
 //! answered by cutting and holding.
 
+#[macro_use]
+mod mutant;
+
 mod access;
 mod address;
 mod ambassador;
@@ -21,6 +24,7 @@ mod config;
 mod conn;
 mod dial;
 mod forward;
+mod front;
 mod health;
 mod listen;
 mod moment;
@@ -35,7 +39,7 @@ mod worker;
 
 pub use access::{Access, AccessLog, End};
 pub use address::{Address, AddressError};
-pub use ambassador::{Ambassador, Drained};
+pub use ambassador::{Ambassador, Drained, Standing};
 pub use config::{Hold, Keepalive, RouteConfig, Settings, Source, StartError, UpstreamsConfig};
 pub use listen::Inherited;
 pub use moment::Moment;

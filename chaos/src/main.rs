@@ -21,8 +21,16 @@ struct Cli {
 enum Command {
     /// Kill leaders under writing clients and show what becomes of the writes
     Demo(Demo),
+    /// Make faults under writing clients and judge what became of everything
+    Live(mainstay_chaos::run::Options),
+    /// The same, seed after seed and service after service, for hours
+    Night(mainstay_chaos::run::night::Night),
     /// Compare pgbench with and without Mainstay, in one run
     Pgbench(mainstay_chaos::pgbench::Options),
+    /// Hand leadership over again and again, under clients that reconnect per transaction
+    Switchover(mainstay_chaos::switchover::Options),
+    /// Run the pure machines in a simulated hostile world, seed after seed
+    Sim(mainstay_chaos::sim::command::Options),
 }
 
 #[derive(Debug, Args)]
@@ -50,15 +58,15 @@ struct Demo {
     binary: PathBuf,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    let filter = tracing_subscriber::EnvFilter::from_default_env();
+fn main() -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| "warn,mainstay_chaos::run=info".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    let work = run(Cli::parse().command);
-    // Whatever was started ends when `work` is dropped, so an interrupt only drops it.
-    let result = tokio::select! {
-        result = work => result,
-        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+    let result = match Cli::parse().command {
+        // It makes a runtime of its own, inside its world.
+        Command::Live(options) => mainstay_chaos::run::command(&options),
+        Command::Night(options) => mainstay_chaos::run::night::night(&options),
+        command => on_loopback(command),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -66,6 +74,15 @@ async fn main() -> ExitCode {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+#[tokio::main]
+async fn on_loopback(command: Command) -> Result<()> {
+    // Whatever was started ends when this is dropped, so an interrupt only drops it.
+    tokio::select! {
+        result = run(command) => result,
+        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
     }
 }
 
@@ -83,6 +100,12 @@ async fn run(command: Command) -> Result<()> {
             demo::run(&Show { plan, kills, clients, restart: true, pgbench }).await?;
             Ok(())
         }
+        Command::Live(_) | Command::Night(_) => unreachable!("it is run elsewhere"),
         Command::Pgbench(options) => mainstay_chaos::pgbench::run(&options).await,
+        Command::Switchover(options) => mainstay_chaos::switchover::run(&options).await,
+        Command::Sim(options) => match mainstay_chaos::sim::command::command(&options)? {
+            true => Ok(()),
+            false => Err(anyhow::anyhow!("a rule was broken")),
+        },
     }
 }

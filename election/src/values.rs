@@ -240,6 +240,23 @@ pub struct Lag {
     pub ms: u64,
 }
 
+/// What came of comparing a replica's content with its leader's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verification {
+    /// When it ended.
+    pub at: UnixMs,
+    /// As of which op.
+    pub seq: Seq,
+    /// Chunks that were compared.
+    pub chunks: u64,
+    /// Chunks that were written meanwhile, and left to the next time.
+    pub moved_on: u64,
+    /// Chunks that differed and were mended from the leader.
+    pub mended: u64,
+    /// Chunks that the leader itself knows to be wrong on its disk.
+    pub leader_wrong: u64,
+}
+
 /// What an operator says of a replica.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tags {
@@ -287,6 +304,9 @@ pub struct Replica {
     /// Leading: for how many milliseconds it has not heard a write quorum, if it does not (sync).
     #[serde(default)]
     pub quorum_lost_ms: Option<u64>,
+    /// When its content was last compared with the leader's, and what came of it.
+    #[serde(default)]
+    pub verified: Option<Verification>,
     /// When it wrote this.
     pub time: UnixMs,
     /// Its program's version.
@@ -327,6 +347,19 @@ pub enum Request {
         /// When it was asked for.
         at: UnixMs,
     },
+    /// A switchover for later: the leader puts the switchover itself in its place when the time
+    /// has come. Until then it allows and changes nothing.
+    #[serde(rename = "switchover-scheduled")]
+    SwitchoverScheduled {
+        /// To whom; absent is to the best.
+        target: Option<NodeName>,
+        /// The epoch to be left. In a later one the request is stale.
+        epoch: Epoch,
+        /// When it was asked for.
+        at: UnixMs,
+        /// When it is due, by the leader's clock.
+        due: UnixMs,
+    },
     /// What became of a switchover that did not happen, in its request's place: the leader goes
     /// on. The next request replaces it.
     #[serde(rename = "switchover-refused")]
@@ -340,6 +373,11 @@ pub enum Request {
     Pause {
         /// For the next operator to read.
         reason: String,
+        /// When it was asked for.
+        at: UnixMs,
+    },
+    /// Compare every replica's content with the leader's. Removed when it is done.
+    Verify {
         /// When it was asked for.
         at: UnixMs,
     },
@@ -375,10 +413,19 @@ pub enum Request {
 pub struct Ambassador {
     /// Its id, unique per process.
     pub id: String,
-    /// Where clients connect, as `host:port`.
+    /// Where clients connect.
     pub listen: String,
     /// Its program's version.
     pub version: String,
+    /// It acts by the key `leader` as it was put at this revision, or later.
+    #[serde(default)]
+    pub acts_on: u64,
+    /// Clients that arrive are forwarded to that leader.
+    #[serde(default)]
+    pub forwards: bool,
+    /// Clients still connected to a leader, while none is forwarded; else it is not told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open: Option<u64>,
 }
 
 /// `history/<epoch>`: how an epoch began. Written in the transaction that took it.

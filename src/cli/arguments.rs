@@ -36,7 +36,14 @@ pub(super) enum Command {
         command: Vec<String>,
     },
     /// Run only an ambassador, which forwards clients to the leader
-    Ambassador,
+    ///
+    /// SIGHUP reads the configuration again. SIGUSR2 starts a successor, which takes the listening
+    /// sockets over; open connections go on for ambassador.drain_timeout.
+    Ambassador {
+        /// Take over from the ambassador that started this one (what SIGUSR2 does)
+        #[arg(long, hide = true)]
+        take_over: bool,
+    },
     /// Say who leads, what is safe and what to do
     Status {
         /// As JSON
@@ -51,6 +58,12 @@ pub(super) enum Command {
         /// To this node; otherwise to the best
         #[arg(long, value_name = "NODE")]
         to: Option<String>,
+        /// At this time, such as 2030-01-31T03:00:00Z, or after this span, such as 90m
+        #[arg(long, value_name = "TIME", conflicts_with = "no_wait")]
+        at: Option<String>,
+        /// Withdraw the switchover that is asked for or scheduled, if it has not begun
+        #[arg(long, conflicts_with_all = ["to", "at", "no_wait"])]
+        cancel: bool,
         /// Ask only; do not wait until it is done
         #[arg(long)]
         no_wait: bool,
@@ -63,6 +76,39 @@ pub(super) enum Command {
     },
     /// Allow failover again
     Resume,
+    /// Compare every follower's content with the leader's, while the service goes on
+    Verify {
+        /// Ask only; do not wait until it is done
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Make a node lead now, although nobody handed leadership over
+    Failover {
+        /// Which node
+        #[arg(long, value_name = "NODE")]
+        to: String,
+        /// Even if acknowledged writes that it does not have are lost; says how many, and asks
+        #[arg(long)]
+        allow_data_loss: bool,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Let a leader without a write quorum go on with fewer copies, until voters are back
+    Degrade {
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Put back the config that a coordinator lost, although not all of its voters are there
+    Recover {
+        /// The node whose disk has the config
+        #[arg(long, value_name = "NODE")]
+        from: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
     /// Make the cluster's secret
     #[command(subcommand)]
     Secret(SecretCommand),

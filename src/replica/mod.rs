@@ -10,12 +10,14 @@ mod lead;
 mod node;
 mod preflight;
 mod publish;
-pub mod routes;
+mod quorum;
+mod rules;
 mod run;
 mod service;
 pub mod situation;
 mod stop;
 mod switchover;
+mod verify;
 mod vows;
 
 pub use run::run;

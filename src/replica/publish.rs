@@ -4,37 +4,63 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mainstay_ambassador::{Ambassador, prometheus_text};
-use mainstay_election::values::UnixMs;
+use mainstay_election::runner::boot_now;
+use mainstay_election::values::{Term, UnixMs};
 use tokio::sync::watch;
 
 use super::node::Node;
-use crate::api::{Condition, Snapshot};
+use crate::api::{Attestation, Condition, Snapshot};
 use crate::status::{Facts, Report};
 use crate::telemetry::metrics::Metrics;
 
 const INTERVAL: Duration = Duration::from_millis(500);
+/// The board changes with every acknowledgement; a snapshot is not made for each.
+const PACE: Duration = Duration::from_millis(100);
 
 /// Publishes snapshots until the receivers are gone.
 pub(super) async fn publish(
     node: Node,
-    proxy: Option<Arc<Ambassador>>,
+    proxy: watch::Receiver<Option<Arc<Ambassador>>>,
     snapshots: watch::Sender<Arc<Snapshot>>,
 ) {
     let mut situation = node.board.subscribe();
     while !snapshots.is_closed() {
         situation.borrow_and_update();
-        snapshots.send_replace(Arc::new(snapshot(&node, proxy.as_deref())));
+        let next = snapshot(&node, proxy.borrow().as_deref());
+        snapshots.send_replace(Arc::new(next));
         let _ = tokio::time::timeout(INTERVAL, situation.changed()).await;
+        tokio::time::sleep(PACE).await;
     }
 }
 
 /// How this replica is now.
 pub(super) fn snapshot(node: &Node, proxy: Option<&Ambassador>) -> Snapshot {
     let mut metrics = metrics(node).render();
-    if let Some(proxy) = proxy {
-        metrics.push_str(&prometheus_text(&proxy.stats()));
+    let ambassador = proxy.map(|proxy| Arc::new(proxy.stats()));
+    if let Some(stats) = &ambassador {
+        metrics.push_str(&prometheus_text(stats));
     }
-    Snapshot { condition: condition(node), status: status(node), metrics, at: Instant::now() }
+    let (condition, status) = (condition(node), status(node));
+    let attestation = attestation(node);
+    Snapshot { condition, status, metrics, attestation, ambassador, at: Instant::now() }
+}
+
+/// What a write quorum's last word is worth, as the election's gate counts it.
+fn attestation(node: &Node) -> Option<Attestation> {
+    let situation = node.board.read();
+    let epoch = situation.leading.filter(|_| situation.ready)?;
+    let by_quorum = situation
+        .covered
+        .as_ref()
+        .is_some_and(|terms| terms.0.iter().any(|term| matches!(term, Term::Quorum { .. })));
+    let settings = &node.settings;
+    let until = situation.quorum_heard + settings.ttl.saturating_sub(settings.kill_margin);
+    let left = until.since(boot_now());
+    (by_quorum && !left.is_zero()).then(|| Attestation {
+        service: node.config.cluster.service.clone(),
+        epoch: epoch.0,
+        until: Instant::now() + left,
+    })
 }
 
 fn condition(node: &Node) -> Condition {

@@ -7,7 +7,9 @@ use anyhow::{Context, Result, ensure};
 use crate::live::service::postgres_bin;
 use crate::live::{Cluster, PATIENCE, Service, until};
 
-pub(super) fn name(service: Service) -> &'static str {
+/// What its being sound is called in a report.
+#[must_use]
+pub fn name(service: Service) -> &'static str {
     match service {
         Service::Postgres => "pg_amcheck: every heap and index is sound",
         Service::Redis => "redis-check-aof: the append-only file is sound",
@@ -16,6 +18,9 @@ pub(super) fn name(service: Service) -> &'static str {
 }
 
 /// Runs the service's own checker on the present leader.
+///
+/// # Errors
+/// What it found.
 pub async fn run(service: Service, cluster: &mut Cluster) -> Result<()> {
     match service {
         Service::Postgres => check_postgres(cluster).await,
@@ -29,11 +34,12 @@ pub async fn run(service: Service, cluster: &mut Cluster) -> Result<()> {
 /// # Errors
 /// What it found.
 pub async fn check_postgres(cluster: &mut Cluster) -> Result<()> {
-    let port = cluster.leader().await?.service_port.to_string();
+    let leader = cluster.leader().await?;
+    let (host, port) = (leader.address().to_string(), leader.service_port.to_string());
     let mut last = String::new();
     let sound = until("pg_amcheck", PATIENCE, Duration::from_millis(500), async || {
         let output = tokio::process::Command::new(postgres_bin().join("pg_amcheck"))
-            .args(["--host=127.0.0.1", "--username=postgres", "--install-missing"])
+            .args(["--host", &host, "--username=postgres", "--install-missing"])
             .args(["--heapallindexed", "--parent-check", "--all", "--port", &port])
             .output()
             .await

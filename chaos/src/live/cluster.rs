@@ -1,5 +1,6 @@
 //! Replicas, their coordinator and an ambassador, put together.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -8,11 +9,16 @@ use anyhow::{Context, Result};
 use tempfile::TempDir;
 
 use super::etcd::Etcd;
+use super::place::Place;
 use super::process::Process;
 use super::replica::{Replica, Shared};
 use super::service::Service;
 use super::status::Status;
-use super::{PATIENCE, ports, until};
+use super::{PATIENCE, until};
+use crate::world::{World, open_to_all};
+
+/// The host of the clients and of their ambassador, in a world.
+pub const CLIENT: &str = "client";
 
 /// Through what the replicas agree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +42,8 @@ pub struct Plan {
     pub coordination: Coordination,
     /// The lease, as in the configuration.
     pub ttl: String,
+    /// `sync` or `async`.
+    pub durability: String,
     /// More top-level lines of every node's configuration.
     pub extra: String,
 }
@@ -50,8 +58,24 @@ impl Plan {
             replicas: 3,
             coordination: Coordination::Sqlite,
             ttl: "5s".to_owned(),
+            durability: "async".to_owned(),
             extra: String::new(),
         }
+    }
+
+    /// A world with a host for each node, each member of etcd, and the clients.
+    ///
+    /// # Errors
+    /// See [`World::create`].
+    pub fn world(&self) -> Result<World> {
+        let members = match self.coordination {
+            Coordination::Sqlite => 0,
+            Coordination::Etcd(members) => members,
+        };
+        let nodes = ('a'..='z').take(self.replicas).map(String::from);
+        let etcd = (0..members).map(|member| format!("etcd{member}"));
+        let names: Vec<_> = nodes.chain(etcd).chain([CLIENT.to_owned()]).collect();
+        World::create(&names.iter().map(String::as_str).collect::<Vec<_>>())
     }
 }
 
@@ -60,13 +84,17 @@ impl Plan {
 pub struct Cluster {
     /// The nodes, in order of their names.
     pub replicas: Vec<Replica>,
-    /// The ambassador's port on loopback.
+    /// The ambassador's port.
     pub port: u16,
     /// The etcd, if that is the coordinator.
     pub etcd: Option<Etcd>,
     ambassador: Option<Process>,
+    entrance: Place,
     shared: Shared,
-    folder: TempDir,
+    folder: PathBuf,
+    // What everything above lives in goes last.
+    world: Option<World>,
+    _folder: Option<TempDir>,
 }
 
 impl Cluster {
@@ -78,17 +106,42 @@ impl Cluster {
         let folder = tempfile::Builder::new().prefix("mainstay-").tempdir()?;
         // The service's user must get through to its mount.
         open_to_all(folder.path())?;
+        let path = folder.path().to_owned();
+        Cluster::lay_out(plan, path, None, Some(folder)).await
+    }
+
+    /// The same on the hosts of [`Plan::world`]. The calling threads must be on the clients' host.
+    ///
+    /// # Errors
+    /// A program is missing, or a folder cannot be made.
+    pub async fn create_in(world: World, plan: &Plan) -> Result<Cluster> {
+        let folder = world.folder().to_owned();
+        Cluster::lay_out(plan, folder, Some(world), None).await
+    }
+
+    async fn lay_out(
+        plan: &Plan,
+        folder: PathBuf,
+        world: Option<World>,
+        temporary: Option<TempDir>,
+    ) -> Result<Cluster> {
+        let place = |name: &str| match &world {
+            None => Ok(Place::Loopback),
+            Some(world) => world.host(name).map(|host| Place::Host(host.clone())),
+        };
         let (etcd, coordination) = match plan.coordination {
             Coordination::Sqlite => {
-                (None, format!("sqlite://{}", folder.path().join("coord.db").display()))
+                (None, format!("sqlite://{}", folder.join("coord.db").display()))
             }
             Coordination::Etcd(members) => {
-                let etcd = Etcd::start(folder.path(), members).await?;
+                let places = (0..members).map(|member| place(&format!("etcd{member}")));
+                let places = places.collect::<Result<Vec<_>>>()?;
+                let etcd = Etcd::start(&folder, &places).await?;
                 let address = etcd.address();
                 (Some(etcd), address)
             }
         };
-        let secret_file = folder.path().join("secret");
+        let secret_file = folder.join("secret");
         let secret = Command::new(&plan.binary)
             .args(["secret", "new"])
             .output()
@@ -100,15 +153,20 @@ impl Cluster {
             coordination,
             secret_file,
             ttl: plan.ttl.clone(),
+            durability: plan.durability.clone(),
             extra: plan.extra.clone(),
         };
+        let entrance = place(CLIENT)?;
         let mut cluster = Cluster {
             replicas: Vec::new(),
-            port: ports::free()?,
+            port: entrance.port(6432)?,
             etcd,
             ambassador: None,
+            entrance,
             shared,
             folder,
+            world,
+            _folder: temporary,
         };
         for name in ('a'..='z').take(plan.replicas) {
             cluster.add(&name.to_string())?;
@@ -121,15 +179,23 @@ impl Cluster {
     /// # Errors
     /// Something did not come up.
     pub async fn start(plan: &Plan) -> Result<Cluster> {
-        let mut cluster = Cluster::create(plan).await?;
+        Cluster::create(plan).await?.start_all(plan.service).await
+    }
+
+    /// Starts everything and waits until it serves.
+    ///
+    /// # Errors
+    /// Something did not come up.
+    pub async fn start_all(mut self, service: Service) -> Result<Cluster> {
+        let cluster = &mut self;
         for replica in &mut cluster.replicas {
             replica.start()?;
         }
-        if plan.service != Service::Files {
+        if service != Service::Files {
             cluster.start_ambassador()?;
         }
         cluster.serving().await?;
-        Ok(cluster)
+        Ok(self)
     }
 
     /// Adds one more node, not started.
@@ -137,10 +203,14 @@ impl Cluster {
     /// # Errors
     /// Its folder cannot be made.
     pub fn add(&mut self, node: &str) -> Result<&mut Replica> {
-        let folder = self.folder.path().join(node);
+        let place = match &self.world {
+            None => Place::Loopback,
+            Some(world) => Place::Host(world.host(node)?.clone()),
+        };
+        let folder = self.folder.join(node);
         std::fs::create_dir_all(&folder)?;
         open_to_all(&folder)?;
-        self.replicas.push(Replica::create(folder, node, &self.shared)?);
+        self.replicas.push(Replica::create(folder, node, place, &self.shared)?);
         Ok(self.replicas.last_mut().expect("one was just added"))
     }
 
@@ -149,24 +219,39 @@ impl Cluster {
     /// # Errors
     /// The binary cannot be run.
     pub fn start_ambassador(&mut self) -> Result<()> {
-        let config = self.folder.path().join("ambassador.toml");
+        let config = self.folder.join("ambassador.toml");
         let text = format!(
             "service = \"chaos\"\ncoordination = \"{}\"\nttl = \"{}\"\n\
-             [ambassador]\nlisten = \"127.0.0.1:{}\"\n",
-            self.shared.coordination, self.shared.ttl, self.port
+             [ambassador]\nlisten = \"{}\"\n",
+            self.shared.coordination,
+            self.shared.ttl,
+            self.entrance()
         );
         std::fs::write(&config, text)?;
-        let mut command = Command::new(&self.shared.binary);
+        let mut command = self.entrance.command(&self.shared.binary);
         command.arg("ambassador").arg("--config").arg(&config).current_dir("/");
-        let log = self.folder.path().join("ambassador.log");
-        self.ambassador = Some(Process::start("ambassador", &mut command, &log)?);
+        let log = self.folder.join("ambassador.log");
+        self.ambassador =
+            Some(Process::start_at(&self.entrance, "ambassador", &mut command, &log)?);
         Ok(())
     }
 
     /// Where everything of this cluster is.
     #[must_use]
     pub fn folder(&self) -> &Path {
-        self.folder.path()
+        &self.folder
+    }
+
+    /// The world that it lives in, if it is not on loopback.
+    #[must_use]
+    pub fn world(&self) -> Option<&World> {
+        self.world.as_ref()
+    }
+
+    /// Where clients connect: the ambassador.
+    #[must_use]
+    pub fn entrance(&self) -> SocketAddr {
+        (self.entrance.address(), self.port).into()
     }
 
     /// The cluster's state, as any node's configuration finds it.
@@ -249,11 +334,8 @@ impl Cluster {
     #[must_use]
     pub fn last_words(&self) -> String {
         let mut all = String::new();
-        let logs = self
-            .replicas
-            .iter()
-            .map(Replica::log)
-            .chain([self.folder.path().join("ambassador.log")]);
+        let logs =
+            self.replicas.iter().map(Replica::log).chain([self.folder.join("ambassador.log")]);
         for log in logs {
             let text = std::fs::read(&log).unwrap_or_default();
             let text = String::from_utf8_lossy(&text);
@@ -266,12 +348,6 @@ impl Cluster {
         }
         all
     }
-}
-
-fn open_to_all(folder: &Path) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755))?;
-    Ok(())
 }
 
 fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {

@@ -1,14 +1,14 @@
-//! A real etcd of one or more members on loopback.
+//! A real etcd of one or more members.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::process::Signal;
 
+use super::place::Place;
 use super::process::Process;
-use super::{PATIENCE, ports, until};
+use super::{PATIENCE, until};
 
 /// The members, some of them perhaps down.
 #[derive(Debug)]
@@ -21,34 +21,44 @@ pub struct Etcd {
 struct Member {
     name: String,
     folder: PathBuf,
+    place: Place,
     client: u16,
     peer: u16,
     process: Option<Process>,
 }
 
+impl Member {
+    fn url(&self, port: u16) -> String {
+        format!("http://{}:{port}", self.place.address())
+    }
+}
+
 impl Etcd {
-    /// Starts `members` members with their data below `folder` and waits until they answer.
+    /// Starts one member at each of `places`, with their data below `folder` and waits until they answer.
     ///
     /// # Errors
     /// etcd is not installed, or did not answer.
-    pub async fn start(folder: &Path, members: usize) -> Result<Etcd> {
-        let members = (0..members)
-            .map(|index| {
+    pub async fn start(folder: &Path, places: &[Place]) -> Result<Etcd> {
+        let members = places
+            .iter()
+            .enumerate()
+            .map(|(index, place)| {
                 let name = format!("etcd{index}");
                 let folder = folder.join(&name);
                 std::fs::create_dir_all(&folder)?;
                 Ok(Member {
                     name,
                     folder,
-                    client: ports::free()?,
-                    peer: ports::free()?,
+                    place: place.clone(),
+                    client: place.port(2379)?,
+                    peer: place.port(2380)?,
                     process: None,
                 })
             })
             .collect::<Result<Vec<_>>>()?;
         let initial = members
             .iter()
-            .map(|member| format!("{}=http://127.0.0.1:{}", member.name, member.peer))
+            .map(|member| format!("{}={}", member.name, member.url(member.peer)))
             .collect::<Vec<_>>()
             .join(",");
         let mut etcd = Etcd { members, initial };
@@ -62,8 +72,11 @@ impl Etcd {
     /// What goes into a configuration's `coordination`.
     #[must_use]
     pub fn address(&self) -> String {
-        let members: Vec<_> =
-            self.members.iter().map(|member| format!("127.0.0.1:{}", member.client)).collect();
+        let members: Vec<_> = self
+            .members
+            .iter()
+            .map(|member| format!("{}:{}", member.place.address(), member.client))
+            .collect();
         format!("etcd://{}", members.join(","))
     }
 
@@ -74,9 +87,9 @@ impl Etcd {
     pub fn start_member(&mut self, index: usize) -> Result<()> {
         let initial = self.initial.clone();
         let member = &mut self.members[index];
-        let client = format!("http://127.0.0.1:{}", member.client);
-        let peer = format!("http://127.0.0.1:{}", member.peer);
-        let mut command = Command::new("etcd");
+        let client = member.url(member.client);
+        let peer = member.url(member.peer);
+        let mut command = member.place.command(Path::new("etcd"));
         command.args(["--name", &member.name, "--logger", "zap"]);
         command.arg("--data-dir").arg(member.folder.join("data"));
         command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
@@ -84,8 +97,10 @@ impl Etcd {
         command.args(["--initial-cluster", &initial, "--initial-cluster-state", "new"]);
         command.args(["--heartbeat-interval", "100", "--election-timeout", "1000"]);
         let log = member.folder.join("log");
-        member.process =
-            Some(Process::start(&member.name, &mut command, &log).context("is etcd installed?")?);
+        member.process = Some(
+            Process::start_at(&member.place, &member.name, &mut command, &log)
+                .context("is etcd installed?")?,
+        );
         Ok(())
     }
 
@@ -111,7 +126,7 @@ impl Etcd {
     /// Which member leads, by its index.
     pub async fn leader(&self) -> Option<usize> {
         for (index, member) in self.members.iter().enumerate() {
-            let endpoint = format!("http://127.0.0.1:{}", member.client);
+            let endpoint = member.url(member.client);
             let output = tokio::process::Command::new("etcdctl")
                 .env("ETCDCTL_API", "3")
                 .args(["--endpoints", &endpoint, "endpoint", "status", "-w", "json"])
@@ -137,6 +152,23 @@ impl Etcd {
         let step = Duration::from_millis(100);
         until("etcd to have a leader", PATIENCE, step, async || self.leader().await).await?;
         Ok(())
+    }
+
+    /// Deletes what the members hold; all must be down.
+    ///
+    /// # Errors
+    /// A folder cannot be removed.
+    pub fn wipe(&self) -> Result<()> {
+        for member in &self.members {
+            std::fs::remove_dir_all(member.folder.join("data"))?;
+        }
+        Ok(())
+    }
+
+    /// Whether a member was started and not killed since.
+    #[must_use]
+    pub fn is_started(&self, index: usize) -> bool {
+        self.members[index].process.is_some()
     }
 
     /// How many members there are.

@@ -1,4 +1,5 @@
-//! A cluster of real processes on this machine's loopback, each node in a folder of its own.
+//! A cluster of real processes, each node in a folder of its own: on this machine's loopback, or
+//! each on a host of a [`crate::world::World`].
 //!
 //! Everything that is started ends when its owner is dropped, and every mount with it, also when
 //! a test panics.
@@ -6,6 +7,7 @@
 pub mod cluster;
 mod disk;
 pub mod etcd;
+pub mod place;
 pub mod ports;
 pub mod process;
 pub mod replica;
@@ -17,6 +19,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 pub use cluster::{Cluster, Coordination};
+pub use place::Place;
 pub use replica::Replica;
 pub use service::Service;
 pub use status::Status;

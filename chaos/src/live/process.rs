@@ -4,16 +4,21 @@ use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
+
+use super::place::Place;
+use crate::world::Host;
 
 /// A child whose whole tree ends with this value.
 #[derive(Debug)]
 pub struct Process {
     name: String,
     child: Child,
+    host: Option<Arc<Host>>,
 }
 
 impl Process {
@@ -29,7 +34,22 @@ impl Process {
             .stderr(output)
             .spawn()
             .with_context(|| format!("start {name}: {:?}", command.get_program()))?;
-        Ok(Process { name: name.to_owned(), child })
+        Ok(Process { name: name.to_owned(), child, host: None })
+    }
+
+    /// The same with a command of `place`, and a tree that is all that runs there.
+    ///
+    /// # Errors
+    /// The log or the program cannot be opened.
+    pub fn start_at(
+        place: &Place,
+        name: &str,
+        command: &mut Command,
+        log: &Path,
+    ) -> Result<Process> {
+        let mut process = Process::start(name, command, log)?;
+        process.host = place.host().cloned();
+        Ok(process)
     }
 
     /// Its pid.
@@ -58,6 +78,11 @@ impl Process {
     /// SIGKILLs the process and every descendant, as the loss of its machine would, and waits
     /// until none of them is left.
     pub fn kill_tree(&mut self) {
+        if let Some(host) = &self.host {
+            host.kill();
+            let _ = self.child.wait();
+            return;
+        }
         let all = tree(self.pid());
         for pid in &all {
             send(*pid, Signal::KILL);
@@ -84,7 +109,8 @@ impl Drop for Process {
     }
 }
 
-fn send(pid: i32, signal: Signal) {
+/// Sends a signal to a process, which may be gone.
+pub fn send(pid: i32, signal: Signal) {
     if let Some(pid) = Pid::from_raw(pid) {
         let _ = kill_process(pid, signal);
     }
@@ -116,7 +142,9 @@ pub fn tree(root: i32) -> Vec<i32> {
     all
 }
 
-fn parent(pid: i32) -> Option<i32> {
+/// Whose child `pid` is.
+#[must_use]
+pub fn parent(pid: i32) -> Option<i32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name stands in parentheses and may hold anything, also `)`.
     stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()

@@ -1,14 +1,17 @@
 //! One node: its folder, its configuration, and its daemon when it runs.
 
 use std::fmt::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
 
 use super::disk::SmallDisk;
+use super::place::Place;
 use super::process::{Process, unmount};
 use super::service::Service;
+use crate::world::image::Image;
 
 /// A node of the cluster, running or not.
 #[derive(Debug)]
@@ -22,9 +25,15 @@ pub struct Replica {
     /// Where its API listens.
     pub api_port: u16,
     binary: PathBuf,
+    service: Service,
+    place: Place,
     process: Option<Process>,
     disk: Option<SmallDisk>,
+    image: Option<Image>,
 }
+
+/// A node's disk on a host, in MiB; the file behind it is sparse.
+const DISK_MIB: u64 = 2048;
 
 /// What all nodes of a cluster share.
 #[derive(Clone, Debug)]
@@ -34,15 +43,28 @@ pub(super) struct Shared {
     pub coordination: String,
     pub secret_file: PathBuf,
     pub ttl: String,
+    pub durability: String,
     pub extra: String,
 }
 
 impl Replica {
     /// Lays out a node's folder; nothing runs yet.
-    pub(super) fn create(folder: PathBuf, node: &str, shared: &Shared) -> Result<Replica> {
+    pub(super) fn create(
+        folder: PathBuf,
+        node: &str,
+        place: Place,
+        shared: &Shared,
+    ) -> Result<Replica> {
         std::fs::create_dir_all(folder.join("mount"))?;
-        let (service_port, api_port) = (super::ports::free()?, super::ports::free()?);
-        let peer_port = super::ports::free()?;
+        let image = match &place {
+            Place::Loopback => None,
+            Place::Host(_) => {
+                Some(Image::mount(&folder.join("image"), &folder.join("disk"), DISK_MIB)?)
+            }
+        };
+        let address = place.address();
+        let service_port = place.port(shared.service.usual_port())?;
+        let (api_port, peer_port) = (place.port(7480)?, place.port(7400)?);
         let mut text = String::new();
         write!(
             text,
@@ -52,22 +74,23 @@ state_dir = "{state}"
 mount = "{mount}"
 coordination = "{coordination}"
 secret_file = "{secret}"
-durability = "async"
+durability = "{durability}"
 ttl = "{ttl}"
 {extra}
 [peer]
-listen = "127.0.0.1:{peer_port}"
-advertise = "127.0.0.1:{peer_port}"
+listen = "{address}:{peer_port}"
+advertise = "{address}:{peer_port}"
 [api]
-listen = "127.0.0.1:{api_port}"
+listen = "{address}:{api_port}"
 {process}"#,
-            state = folder.join("state").display(),
+            state = state(&folder, image.as_ref()).display(),
+            durability = shared.durability,
             mount = folder.join("mount").display(),
             coordination = shared.coordination,
             secret = shared.secret_file.display(),
             ttl = shared.ttl,
             extra = shared.extra,
-            process = shared.service.process_table(&folder.join("mount"), service_port),
+            process = shared.service.process_table(&folder.join("mount"), address, service_port),
         )?;
         std::fs::write(folder.join("config.toml"), text)?;
         Ok(Replica {
@@ -76,9 +99,36 @@ listen = "127.0.0.1:{api_port}"
             service_port,
             api_port,
             binary: shared.binary.clone(),
+            service: shared.service,
+            place,
             process: None,
             disk: None,
+            image,
         })
+    }
+
+    /// Where its processes run.
+    #[must_use]
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Its address.
+    #[must_use]
+    pub fn address(&self) -> Ipv4Addr {
+        self.place.address()
+    }
+
+    /// Where its API answers.
+    #[must_use]
+    pub fn api(&self) -> SocketAddr {
+        (self.address(), self.api_port).into()
+    }
+
+    /// Its own disk, if it is on a host.
+    #[must_use]
+    pub fn image(&self) -> Option<&Image> {
+        self.image.as_ref()
     }
 
     /// Starts the daemon.
@@ -86,14 +136,16 @@ listen = "127.0.0.1:{api_port}"
     /// # Errors
     /// The binary cannot be run.
     pub fn start(&mut self) -> Result<()> {
-        let mut command = Command::new(&self.binary);
+        // What is left of the last one goes first, not after the new one came to the same place.
+        self.process = None;
+        let mut command = self.place.command(&self.binary);
         command.arg("run").arg("--config").arg(self.config());
         // Where the tests are run from must not decide what a service can reach.
         command.current_dir("/");
         if std::env::var_os("MAINSTAY_LOG").is_none() {
             command.env("MAINSTAY_LOG", "info");
         }
-        self.process = Some(Process::start(&self.node, &mut command, &self.log())?);
+        self.process = Some(Process::start_at(&self.place, &self.node, &mut command, &self.log())?);
         Ok(())
     }
 
@@ -151,16 +203,36 @@ listen = "127.0.0.1:{api_port}"
         Ok(())
     }
 
+    /// A command of `mainstay` with these arguments and this node's configuration.
+    #[must_use]
+    pub fn mainstay(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.args(arguments).arg("--config").arg(self.config());
+        command
+    }
+
+    /// The service's processes here, by pid; none while it does not lead.
+    #[must_use]
+    pub fn service_pids(&self) -> Vec<i32> {
+        let here = match (self.place.host(), &self.process) {
+            (Some(host), _) => host.pids(),
+            (None, Some(process)) => super::process::tree(process.pid()),
+            (None, None) => Vec::new(),
+        };
+        let program = self.service.program();
+        let is_service = |pid: &i32| {
+            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            name.trim() == program
+        };
+        here.into_iter().filter(is_service).collect()
+    }
+
     /// What `mainstay` says to these arguments and this node's configuration.
     ///
     /// # Errors
     /// It could not be run, or failed.
     pub fn ask(&self, arguments: &[&str]) -> Result<String> {
-        let output = Command::new(&self.binary)
-            .args(arguments)
-            .arg("--config")
-            .arg(self.config())
-            .output()?;
+        let output = self.mainstay(arguments).output()?;
         let said = String::from_utf8_lossy(&output.stderr);
         anyhow::ensure!(output.status.success(), "{arguments:?} of {}: {said}", self.node);
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
@@ -175,7 +247,7 @@ listen = "127.0.0.1:{api_port}"
     /// Its state directory.
     #[must_use]
     pub fn state(&self) -> PathBuf {
-        self.folder.join("state")
+        state(&self.folder, self.image.as_ref())
     }
 
     /// Where its service's data is mounted when it leads.
@@ -204,6 +276,10 @@ listen = "127.0.0.1:{api_port}"
         anyhow::ensure!(output.status.success(), "export of {}: {said}", self.node);
         Ok(())
     }
+}
+
+fn state(folder: &Path, image: Option<&Image>) -> PathBuf {
+    image.map_or(folder, Image::point).join("state")
 }
 
 impl Drop for Replica {

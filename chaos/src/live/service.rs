@@ -1,5 +1,6 @@
 //! The services that the harness can put under Mainstay, as lines of a configuration.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -37,9 +38,28 @@ impl std::fmt::Display for Service {
 }
 
 impl Service {
-    /// The `[process]` table for a service that listens on `port` and keeps its data in `mount`.
+    /// What its processes are called.
     #[must_use]
-    pub fn process_table(self, mount: &Path, port: u16) -> String {
+    pub fn program(self) -> &'static str {
+        match self {
+            Service::Postgres => "postgres",
+            Service::Redis => "redis-server",
+            Service::Files => "sleep",
+        }
+    }
+
+    /// Where it listens when it has an address of its own.
+    #[must_use]
+    pub fn usual_port(self) -> u16 {
+        match self {
+            Service::Postgres | Service::Files => 5432,
+            Service::Redis => 6379,
+        }
+    }
+
+    /// The `[process]` table for a service that listens there and keeps its data in `mount`.
+    #[must_use]
+    pub fn process_table(self, mount: &Path, address: Ipv4Addr, port: u16) -> String {
         let mount = mount.display();
         match self {
             Service::Postgres => {
@@ -47,11 +67,11 @@ impl Service {
                 let bin = bin.display();
                 format!(
                     r#"[process]
-command = ["{bin}/postgres", "-D", "{mount}", "-p", "{port}", "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "max_connections=300", "-c", "restart_after_crash=off"]
-init = ["{bin}/initdb", "-D", "{mount}", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C", "--data-checksums"]
+command = ["{bin}/postgres", "-D", "{mount}", "-p", "{port}", "-c", "listen_addresses={address}", "-c", "unix_socket_directories=", "-c", "max_connections=300", "-c", "restart_after_crash=off"]
+init = ["sh", "-c", "{bin}/initdb -D {mount} --auth=trust --username=postgres --encoding=UTF8 --locale=C --data-checksums && echo host all all samenet trust >> {mount}/pg_hba.conf"]
 user = "postgres"
-address = "127.0.0.1:{port}"
-ready = {{ command = ["{bin}/pg_isready", "-q", "-h", "127.0.0.1", "-p", "{port}"], interval = "100ms", timeout = "3s" }}
+address = "{address}:{port}"
+ready = {{ command = ["{bin}/pg_isready", "-q", "-h", "{address}", "-p", "{port}"], interval = "100ms", timeout = "3s" }}
 stop_signal = "SIGINT"
 stop_grace = "30s"
 "#
@@ -59,9 +79,9 @@ stop_grace = "30s"
             }
             Service::Redis => format!(
                 r#"[process]
-command = ["redis-server", "--dir", "{mount}", "--port", "{port}", "--bind", "127.0.0.1", "--appendonly", "yes", "--appendfsync", "always", "--save", ""]
-address = "127.0.0.1:{port}"
-ready = {{ command = ["redis-cli", "-h", "127.0.0.1", "-p", "{port}", "get", "ready-check"], interval = "100ms", timeout = "3s" }}
+command = ["redis-server", "--dir", "{mount}", "--port", "{port}", "--bind", "{address}", "--protected-mode", "no", "--appendonly", "yes", "--appendfsync", "always", "--save", ""]
+address = "{address}:{port}"
+ready = {{ command = ["redis-cli", "-h", "{address}", "-p", "{port}", "get", "ready-check"], interval = "100ms", timeout = "3s" }}
 stop_signal = "SIGTERM"
 "#
             ),

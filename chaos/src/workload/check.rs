@@ -87,6 +87,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::workload::Way;
 
     fn write(client: u32, number: u64, from: u64, to: u64) -> Write {
         Write {
@@ -95,6 +96,8 @@ mod tests {
             invoked: Duration::from_millis(from),
             ended: Duration::from_millis(to),
             outcome: Outcome::Acknowledged,
+            server: None,
+            way: Way::Ambassador,
         }
     }
 

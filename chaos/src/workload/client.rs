@@ -1,5 +1,6 @@
 //! One connection to a service, through whatever address, and its few verbs.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -9,9 +10,11 @@ use tokio_postgres::NoTls;
 
 use crate::live::Service;
 
-/// How long a single answer may take before its outcome counts as unknown: longer than the
-/// ambassador holds a connection.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(40);
+/// How long a connection may take to come about: longer than the ambassador holds one.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(40);
+
+/// How long a single answer may take before its outcome counts as unknown.
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A connected client.
 pub enum Client {
@@ -36,24 +39,27 @@ impl Client {
     /// # Errors
     /// Refused, cut, or not in time.
     pub async fn connect(service: Service, port: u16) -> Result<Client> {
-        tokio::time::timeout(ANSWER_TIMEOUT, Self::connect_for_long(service, port))
+        Client::connect_to(service, ([127, 0, 0, 1], port).into()).await
+    }
+
+    /// Connects to `service` at an address.
+    ///
+    /// # Errors
+    /// Refused, cut, or not in time.
+    pub async fn connect_to(service: Service, address: SocketAddr) -> Result<Client> {
+        tokio::time::timeout(CONNECT_TIMEOUT, Self::connect_for_long(service, address))
             .await
             .context("no connection in time")?
     }
 
-    async fn connect_for_long(service: Service, port: u16) -> Result<Client> {
+    async fn connect_for_long(service: Service, address: SocketAddr) -> Result<Client> {
         match service {
-            Service::Postgres => {
-                let parameters = format!("host=127.0.0.1 port={port} user=postgres");
-                let (client, connection) = tokio_postgres::connect(&parameters, NoTls).await?;
-                tokio::spawn(connection);
-                Ok(Client::Postgres(client))
-            }
+            Service::Postgres => Ok(Client::Postgres(connect_postgres(address).await?)),
             Service::Redis => {
-                let client = redis::Client::open(format!("redis://127.0.0.1:{port}/"))?;
+                let client = redis::Client::open(format!("redis://{address}/"))?;
                 let config = redis::AsyncConnectionConfig::new()
                     .set_response_timeout(Some(ANSWER_TIMEOUT))
-                    .set_connection_timeout(Some(ANSWER_TIMEOUT));
+                    .set_connection_timeout(Some(CONNECT_TIMEOUT));
                 let connection =
                     client.get_multiplexed_async_connection_with_config(&config).await?;
                 Ok(Client::Redis(connection))
@@ -99,6 +105,27 @@ impl Client {
         Ok(())
     }
 
+    /// Names the run of the server's process that this leads to: no two runs have the same.
+    ///
+    /// # Errors
+    /// What the service said.
+    pub async fn server(&mut self) -> Result<String> {
+        tokio::time::timeout(ANSWER_TIMEOUT, async {
+            match self {
+                Client::Postgres(connection) => postgres_server(connection).await,
+                Client::Redis(connection) => {
+                    let said: String =
+                        redis::cmd("INFO").arg("server").query_async(connection).await?;
+                    let mut lines = said.lines();
+                    let run = lines.find_map(|line| line.strip_prefix("run_id:"));
+                    Ok(run.context("no run_id in Redis' answer")?.to_owned())
+                }
+            }
+        })
+        .await
+        .context("no answer in time")?
+    }
+
     /// Everything that is there.
     ///
     /// # Errors
@@ -126,4 +153,19 @@ impl Client {
             }
         }
     }
+}
+
+/// Connects to Postgres, without a bound of its own on time.
+pub(super) async fn connect_postgres(address: SocketAddr) -> Result<tokio_postgres::Client> {
+    let (host, port) = (address.ip(), address.port());
+    let parameters = format!("host={host} port={port} user=postgres");
+    let (client, connection) = tokio_postgres::connect(&parameters, NoTls).await?;
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+/// The server's own address, which no ambassador changes, and when its process was started.
+pub(super) async fn postgres_server(client: &tokio_postgres::Client) -> Result<String> {
+    let asked = "select host(inet_server_addr()) || ' since ' || pg_postmaster_start_time()";
+    Ok(client.query_one(asked, &[]).await?.get(0))
 }

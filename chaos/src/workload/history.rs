@@ -3,11 +3,15 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::appends::Transaction;
+
 /// How a write ended for its client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The service said that it is done.
     Acknowledged,
+    /// The service said that it is not done, and will not be.
+    Failed,
     /// The connection broke or time ran out: it may be there or not.
     Unknown,
 }
@@ -25,6 +29,37 @@ pub struct Write {
     pub ended: Duration,
     /// What came.
     pub outcome: Outcome,
+    /// Whose client it was of, if that is known.
+    pub server: Option<ServerId>,
+    /// How that client got there.
+    pub way: Way,
+}
+
+/// How a client gets to a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Through the ambassador.
+    Ambassador,
+    /// At a node's own address: such a client sees what a replica does that nobody should be led
+    /// to any more.
+    Direct,
+}
+
+/// One run of the service's process, from its start to its end, as its clients tell it from others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+pub struct ServerId(pub u32);
+
+/// One connection that came about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// When it was asked for.
+    pub began: Duration,
+    /// When it stood.
+    pub ended: Duration,
+    /// To whom it led.
+    pub server: ServerId,
+    /// How.
+    pub way: Way,
 }
 
 /// All writes so far; clones share it.
@@ -37,7 +72,11 @@ pub struct History {
 #[derive(Debug, Default)]
 struct Events {
     writes: Vec<Write>,
+    acknowledged: usize,
     kills: Vec<Kill>,
+    transactions: Vec<Transaction>,
+    connections: Vec<Connection>,
+    servers: Vec<String>,
 }
 
 /// A leader's end takes a moment: it may go on answering from when its end begins until it is over.
@@ -64,7 +103,46 @@ impl History {
 
     /// Adds a write that has ended.
     pub fn record(&self, write: Write) {
-        self.lock().writes.push(write);
+        let mut events = self.lock();
+        events.acknowledged += usize::from(write.outcome == Outcome::Acknowledged);
+        events.writes.push(write);
+    }
+
+    /// Adds a transaction that has ended.
+    pub fn record_transaction(&self, transaction: Transaction) {
+        self.lock().transactions.push(transaction);
+    }
+
+    /// Notes a connection to the server of this name, which stands for one run of its process.
+    pub fn connected(&self, began: Duration, name: &str, way: Way) -> ServerId {
+        let ended = self.now();
+        let mut events = self.lock();
+        let known = events.servers.iter().position(|server| server == name);
+        let index = known.unwrap_or_else(|| {
+            events.servers.push(name.to_owned());
+            events.servers.len() - 1
+        });
+        let server = ServerId(u32::try_from(index).expect("there are few servers"));
+        events.connections.push(Connection { began, ended, server, way });
+        server
+    }
+
+    /// All transactions, in the order of their ends.
+    #[must_use]
+    pub fn transactions(&self) -> Vec<Transaction> {
+        self.lock().transactions.clone()
+    }
+
+    /// All connections that came about.
+    #[must_use]
+    pub fn connections(&self) -> Vec<Connection> {
+        self.lock().connections.clone()
+    }
+
+    /// The servers' names; a [`ServerId`] is an index of it.
+    #[must_use]
+    pub fn servers(&self) -> Vec<String> {
+        self.lock().servers.clone()
     }
 
     /// Takes a leader away by `end`, and notes when: what it had acknowledged alone may be lost.
@@ -96,7 +174,7 @@ impl History {
     /// How many writes were acknowledged.
     #[must_use]
     pub fn acknowledged(&self) -> usize {
-        self.lock().writes.iter().filter(|write| write.outcome == Outcome::Acknowledged).count()
+        self.lock().acknowledged
     }
 
     /// The first acknowledged write that was sent after `then`.

@@ -1,5 +1,6 @@
 //! Writers that remember what they were told, and what must then be there.
 
+pub mod appends;
 pub mod check;
 pub mod churn;
 pub mod client;
@@ -9,5 +10,5 @@ pub mod writers;
 
 pub use check::{Verdict, check};
 pub use client::Client;
-pub use history::{History, Outcome, Write};
+pub use history::{History, Outcome, ServerId, Way, Write};
 pub use writers::Writers;

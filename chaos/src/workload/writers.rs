@@ -1,5 +1,6 @@
 //! Clients that write without pause, through failovers, and remember everything.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use anyhow::Result;
 use tokio::task::JoinSet;
 
 use super::client::Client;
-use super::history::{History, Outcome, Write};
+use super::history::{History, Outcome, ServerId, Way, Write};
 use crate::live::{PATIENCE, Service, until};
 
 /// A running crowd of writers.
@@ -17,7 +18,7 @@ pub struct Writers {
     /// What they did so far.
     pub history: History,
     service: Service,
-    port: u16,
+    address: SocketAddr,
     stopped: Arc<AtomicBool>,
     tasks: JoinSet<()>,
 }
@@ -28,20 +29,45 @@ impl Writers {
     /// # Errors
     /// The service cannot be prepared.
     pub async fn start(service: Service, port: u16, clients: u32) -> Result<Writers> {
-        Client::connect(service, port).await?.prepare().await?;
+        let address = ([127, 0, 0, 1], port).into();
+        Writers::start_at(service, address, clients, &History::default()).await
+    }
+
+    /// Starts `clients` writers at an address; what they do goes into `history`.
+    ///
+    /// # Errors
+    /// The service cannot be prepared.
+    pub async fn start_at(
+        service: Service,
+        address: SocketAddr,
+        clients: u32,
+        history: &History,
+    ) -> Result<Writers> {
+        Client::connect_to(service, address).await?.prepare().await?;
         let mut writers = Writers {
-            history: History::default(),
+            history: history.clone(),
             service,
-            port,
+            address,
             stopped: Arc::default(),
             tasks: JoinSet::new(),
         };
         for client in 1..=clients {
-            let history = writers.history.clone();
-            let stopped = Arc::clone(&writers.stopped);
-            writers.tasks.spawn(write_on(service, port, client, history, stopped));
+            writers.add(address, client, Way::Ambassador);
         }
         Ok(writers)
+    }
+
+    /// Adds a writer, by a number that no other has, at another address.
+    pub fn add(&mut self, address: SocketAddr, client: u32, way: Way) {
+        let one = Writer {
+            service: self.service,
+            address,
+            client,
+            way,
+            history: self.history.clone(),
+            stopped: Arc::clone(&self.stopped),
+        };
+        self.tasks.spawn(one.run());
     }
 
     /// Waits until `count` more writes were acknowledged.
@@ -65,38 +91,58 @@ impl Writers {
         self.stopped.store(true, Ordering::Relaxed);
         while self.tasks.join_next().await.is_some() {}
         let present = until("a reader", PATIENCE, Duration::from_millis(200), async || {
-            Client::connect(self.service, self.port).await.ok()?.read_all().await.ok()
+            Client::connect_to(self.service, self.address).await.ok()?.read_all().await.ok()
         })
         .await?;
         Ok((self.history, present))
     }
 }
 
-async fn write_on(
+struct Writer {
     service: Service,
-    port: u16,
+    address: SocketAddr,
     client: u32,
+    way: Way,
     history: History,
     stopped: Arc<AtomicBool>,
-) {
-    let mut number = 0;
-    let mut connection = None;
-    while !stopped.load(Ordering::Relaxed) {
-        let Some(connected) = connection.as_mut() else {
-            connection = Client::connect(service, port).await.ok();
-            if connection.is_none() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
+}
+
+impl Writer {
+    async fn run(self) {
+        let mut number = 0;
+        let mut connection = None;
+        while !self.stopped.load(Ordering::Relaxed) {
+            if self.way == Way::Direct {
+                tokio::time::sleep(rand::random_range(Duration::ZERO..DIRECT_PAUSE)).await;
             }
-            continue;
-        };
-        number += 1;
-        let invoked = history.now();
-        let result = connected.write(client, number).await;
-        let outcome = if result.is_ok() { Outcome::Acknowledged } else { Outcome::Unknown };
-        history.record(Write { client, number, invoked, ended: history.now(), outcome });
-        if let Err(error) = result {
-            tracing::debug!(client, number, %error, "a write's outcome is unknown");
-            connection = None;
+            let Some((connected, server)) = connection.as_mut() else {
+                connection = self.connect().await.ok();
+                if connection.is_none() {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                continue;
+            };
+            number += 1;
+            let (client, invoked) = (self.client, self.history.now());
+            let result = connected.write(client, number).await;
+            let outcome = if result.is_ok() { Outcome::Acknowledged } else { Outcome::Unknown };
+            let (ended, server, way) = (self.history.now(), Some(*server), self.way);
+            self.history.record(Write { client, number, invoked, ended, outcome, server, way });
+            if let Err(error) = result {
+                tracing::debug!(client, number, %error, "a write's outcome is unknown");
+                connection = None;
+            }
         }
     }
+
+    async fn connect(&self) -> Result<(Client, ServerId)> {
+        let began = self.history.now();
+        let mut client = Client::connect_to(self.service, self.address).await?;
+        let name = client.server().await?;
+        Ok((client, self.history.connected(began, &name, self.way)))
+    }
 }
+
+/// The longest pause of a direct client. They are there to see, not to make work: some of them must
+/// still be silent when their server was deposed, and send only then.
+const DIRECT_PAUSE: Duration = Duration::from_secs(12);

@@ -206,6 +206,9 @@ impl Machine {
                 .map(|name| Write::Delete(format!("{}{name}", keys::HISTORY))),
         );
         let mut compares = vec![same_epoch(view), view.config_unchanged()];
+        if mutant!("takeover-compares-nothing") {
+            compares.clear();
+        }
         // In sync the voters' promises depose a leader, whose key may well stand.
         let deposes = view.config.as_ref().is_some_and(|config| config.value.is_sync());
         if view.leader.is_none() || !deposes {
@@ -340,6 +343,7 @@ impl Machine {
             quorum_lost_ms: self
                 .quorum_lost()
                 .map(|lost| u64::try_from(lost.as_millis()).unwrap_or(u64::MAX)),
+            verified: report.verified,
             time: self.wall,
             version: self.identity.version.clone(),
             tags: Tags { nofailover, ..self.identity.tags },

@@ -26,6 +26,7 @@ impl Rule {
     fn met(&self, local: Seq, peers: &BTreeMap<VolumeId, Seq>) -> Seq {
         match self {
             Rule::Local => local,
+            Rule::Both(_, new) if mutant!("either-rule-commits") => new.met(local, peers),
             Rule::Both(old, new) => old.met(local, peers).min(new.met(local, peers)),
             Rule::Quorum { peers: voters, needed } => {
                 let mut voters = voters.clone();
@@ -35,7 +36,8 @@ impl Rule {
                 let mut copies: Vec<Seq> = voters.iter().map(durable).collect();
                 copies.push(local);
                 copies.sort_unstable_by(|a, b| b.cmp(a));
-                copies.get((*needed).max(1) - 1).copied().unwrap_or_default()
+                let needed = if mutant!("one-copy-too-few") { *needed - 1 } else { *needed };
+                copies.get(needed.max(1) - 1).copied().unwrap_or_default()
             }
         }
     }
@@ -52,6 +54,8 @@ pub struct Tally {
     /// By this epoch's sessions only. Also of volumes that the rule does not name yet.
     peers: BTreeMap<VolumeId, Seq>,
     committed: Seq,
+    /// Everything acknowledged before the rule in force is at or before this.
+    floor: Seq,
 }
 
 impl Tally {
@@ -65,6 +69,7 @@ impl Tally {
             local: Seq(0),
             peers: BTreeMap::new(),
             committed: Seq(0),
+            floor: Seq(0),
         }
     }
 
@@ -89,7 +94,7 @@ impl Tally {
 
     /// Everything up to `seq` is durable at `volume`, said in a session of `epoch`.
     pub fn peer_durable(&mut self, volume: VolumeId, epoch: Epoch, seq: Seq) {
-        if epoch != self.epoch {
+        if epoch != self.epoch && !mutant!("acks-of-any-epoch-count") {
             return;
         }
         let durable = self.peers.entry(volume).or_default();
@@ -99,8 +104,23 @@ impl Tally {
 
     /// From now on `rule` decides; nothing committed is taken back.
     pub fn set_rule(&mut self, rule: Rule) {
+        // Not only what was committed here: what leaders before acknowledged ends before our own
+        // start, and a new quorum must have that too.
+        self.floor = self.committed.max(self.start);
         self.rule = rule;
         self.count();
+    }
+
+    /// Whether everything acknowledged before the rule in force is durable on the quorum that it
+    /// names last. The other one of [`Rule::Both`] acknowledged it, or could not acknowledge
+    /// anything.
+    #[must_use]
+    pub fn covered(&self) -> bool {
+        let newest = match &self.rule {
+            Rule::Both(_, new) => new,
+            rule => rule,
+        };
+        newest.met(self.local, &self.peers) >= self.floor
     }
 
     /// The last committed op.
@@ -111,7 +131,7 @@ impl Tally {
 
     fn count(&mut self) {
         let met = self.rule.met(self.local, &self.peers);
-        if met >= self.start {
+        if met >= self.start || mutant!("committed-before-the-epoch-start") {
             self.committed = self.committed.max(met);
         }
     }

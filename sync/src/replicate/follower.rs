@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use super::end::End;
 use super::ends::Sink;
 use super::intake;
-use super::message::Verified;
+use super::message::{Stamp, Verified};
 use super::plan::Refusal;
 use crate::position::{Epoch, Seq};
 use crate::transport::Endpoint;
@@ -111,6 +111,10 @@ pub struct Status {
     pub verifying: Option<(u64, u64)>,
     /// What the last comparison in this following found.
     pub verified: Option<Verified>,
+    /// It ended the session itself, or takes none: it does not lead any more, or not yet.
+    pub goodbye: bool,
+    /// The stamp of its last beat.
+    pub stamp: Stamp,
     /// By how much the leader's clock is ahead of ours (negative: behind), give or take half a
     /// round trip.
     pub leader_clock_ahead_ms: Option<i64>,
@@ -227,6 +231,7 @@ async fn keep_following(following: Following) {
         let leader = &following.leader.node;
         following.status.send_modify(|status| {
             status.trouble = Some(end.to_string());
+            status.goodbye |= end.is_goodbye();
             status.phase = match &end {
                 End::Refused(refusal) => Phase::Refused(refusal.clone()),
                 _ => Phase::Connecting,

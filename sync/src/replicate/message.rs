@@ -76,6 +76,8 @@ pub enum ToLeader {
         durable: Seq,
         /// And up to here in its objects.
         applied: Seq,
+        /// The `stamp` of the newest beat that was heard before this was said.
+        echo: Stamp,
     },
     /// Opens a copy session: send everything.
     Copy {
@@ -240,4 +242,11 @@ pub struct Beat {
     pub verify: (u64, Seq),
     /// Its clock.
     pub at: Time,
+    /// When it was said, for its sender alone: an acknowledgement that gives it back was made
+    /// after that.
+    pub stamp: Stamp,
 }
+
+/// Nanoseconds since the boot of the machine that made it; 0 is before everything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Stamp(pub u64);

@@ -33,6 +33,6 @@ mod volume;
 pub use ends::{Builder, Changes, Delta, Records, Sink, SinkError, Snapshot, Source, SourceError};
 pub use follower::{Follower, FollowerOptions, LeaderAddress, Phase, Status};
 pub use leader::{Admit, Event, Leader, LeaderOptions};
-pub use message::{Mismatch, Outcome, Verified};
+pub use message::{Mismatch, Outcome, Stamp, Verified};
 pub use plan::{Refusal, Standing, Verdict, Why};
 pub use table::{CopyProgress, FollowerStatus};

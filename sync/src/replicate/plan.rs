@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::position::{ClusterId, Epoch, Lineage, Position, Seq, VolumeId};
 
 /// The version of the messages. A node refuses any other.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// Where a follower stands, in its own words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -171,7 +171,7 @@ pub fn plan(follower: &Standing, leader: &Leading) -> Verdict {
     if let Some(refusal) = refuse(follower, leader) {
         return Verdict::Refuse(refusal);
     }
-    if follower.building {
+    if follower.building && !mutant!("half-a-copy-streams") {
         return Verdict::Copy { why: Why::Unfinished };
     }
     if follower.cluster.is_none() || follower.head.seq == Seq(0) {
@@ -181,6 +181,9 @@ pub fn plan(follower: &Standing, leader: &Leading) -> Verdict {
         leader.lineage.common_ancestor(leader.head.seq, &follower.lineage, follower.head.seq).seq;
     // Not `ancestor == 0`: a volume may have been imported, so even a log that begins with its
     // first record does not begin with an empty tree.
+    if follower.head.seq <= leader.head.seq && mutant!("lineages-not-compared") {
+        return Verdict::Stream { after: follower.head.seq };
+    }
     let covered = ancestor > Seq(0) && leader.first <= ancestor.next();
     let delta = follower.deltas && ancestor > Seq(0);
     if ancestor == follower.head.seq {
@@ -191,7 +194,7 @@ pub fn plan(follower: &Standing, leader: &Leading) -> Verdict {
         };
     }
     // Also where the log does not cover it: what is left is a prefix, which takes a delta.
-    if (covered || delta) && follower.applied <= ancestor {
+    if (covered || delta) && (follower.applied <= ancestor || mutant!("applied-tail-truncated")) {
         return Verdict::Truncate { after: ancestor };
     }
     if delta { Verdict::Delta { since: ancestor } } else { Verdict::SetAside { ancestor } }
@@ -214,7 +217,8 @@ fn refuse(follower: &Standing, leader: &Leading) -> Option<Refusal> {
     if follower.volume == leader.volume {
         return Some(Refusal::Cloned { volume: leader.volume });
     }
-    let over = follower.promised >= leader.epoch || follower.head.epoch > leader.epoch;
+    let over = (follower.promised >= leader.epoch && !mutant!("promises-do-not-bind"))
+        || follower.head.epoch > leader.epoch;
     let seen = follower.promised.max(follower.head.epoch);
     over.then_some(Refusal::Superseded { leader: leader.epoch, seen })
 }

@@ -46,17 +46,25 @@ pub struct Catchup {
 /// What the delta must be asked with.
 pub(super) fn needs_whole(volume: &Volume, base: Position) -> Result<bool, VolumeError> {
     let running = volume.running();
-    settle(&running)?;
+    settle(&running, base)?;
     Ok(running.ledger().index.checkpoint()?.floor > base.seq)
 }
 
 /// Everything that the log holds is in the objects and the index.
-fn settle(running: &Running) -> Result<Checkpoint, VolumeError> {
+///
+/// A log that ends at `base` is a part of the leader's, and what the leader has released of that was
+/// committed. One that goes on past it has lost, and is rolled back as a whole.
+fn settle(running: &Running, base: Position) -> Result<Checkpoint, VolumeError> {
     if running.building() {
         return Err(VolumeError::Building);
     }
     if running.leads() {
         return Err(VolumeError::Leads);
+    }
+    if running.log.head() == base {
+        running.log.allow_applier(base.seq);
+    } else {
+        running.log.limit_applier(None);
     }
     running.checkpoint_all()
 }
@@ -71,7 +79,7 @@ pub(super) fn begin(
         return Err(VolumeError::OtherCluster { ours, theirs });
     }
     let running = volume.running();
-    let from = settle(&running)?.position;
+    let from = settle(&running, base)?.position;
     let at = header.snapshot.position;
     let shared = running.lineage().common_ancestor(from.seq, &header.snapshot.lineage, at.seq);
     if shared != base || header.since != base.seq || at.seq < base.seq {

@@ -26,6 +26,7 @@ mod switch;
 mod verify;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -35,7 +36,7 @@ pub use catchup::Catchup;
 pub use changes::{Ask, BlockHash, Changes, ChangesHeader, Differing};
 pub use directory::Directory;
 pub use error::VolumeError;
-pub use leading::Leading;
+pub use leading::{Ending, Leading, Promotion};
 pub use options::{RootOwner, VolumeOptions};
 pub use snapshot::{Piece, Snapshot, SnapshotHeader};
 pub use verify::{ChunkHash, ChunkWalk, Hashed, Mended};
@@ -68,6 +69,8 @@ struct Inner {
     options: VolumeOptions,
     commit: Arc<Commit>,
     vow: Mutex<Vow>,
+    /// See [`Volume::apply_committed_only`].
+    committed_only: AtomicBool,
     /// Replaced when the content is: a copy begins, or what was there is set aside.
     running: RwLock<Arc<Running>>,
     /// Held by whatever replaces the content or begins to lead.
@@ -91,10 +94,12 @@ impl Volume {
         // Half of what a kill left in quarantine are second names of objects.
         Quarantine::open(directory.path(), options.quarantine_bytes_max)?;
         let commit = Arc::new(Commit::new(Rule::Local));
-        let running = Running::open(&directory, &options, &commit, vow.promised)?;
+        let running =
+            Running::open(&directory, &options, &commit, vow.promised, options.committed_only)?;
         Ok(Volume {
             inner: Arc::new(Inner {
                 directory,
+                committed_only: AtomicBool::new(options.committed_only),
                 options,
                 commit,
                 vow: Mutex::new(vow),
@@ -287,12 +292,20 @@ impl Volume {
         self.running().ready(bytes, waiter)
     }
 
-    /// Begins `epoch`: waits until all that the log holds is durable and applied, records the
-    /// start, waits for that too, and hands out what a mount needs. Blocks.
+    /// Begins `epoch`: records its start, waits until that is committed and, with everything before
+    /// it, applied, and hands out what a mount needs. Blocks.
     ///
     /// # Errors
     /// The volume is blank, incomplete or damaged, or has promised the epoch away.
     pub fn lead(&self, epoch: Epoch, node: &str) -> Result<Leading, VolumeError> {
+        self.promote(epoch, node)?.complete()
+    }
+
+    /// The first step of [`Volume::lead`]: begins `epoch`, with its first record in the log.
+    ///
+    /// # Errors
+    /// As [`Volume::lead`].
+    pub fn promote(&self, epoch: Epoch, node: &str) -> Result<Promotion, VolumeError> {
         let _turn = self.turn();
         if self.cluster().is_none() {
             return Err(VolumeError::Blank);
@@ -300,6 +313,20 @@ impl Volume {
         // It was to bring this volume to another one's state; now this one's is what counts.
         self.inner.directory.discard(switch::STAGING)?;
         leading::begin(self, self.running(), epoch, node)
+    }
+
+    /// Whether objects are touched only with committed records (sync), or with all that are
+    /// durable here.
+    pub fn apply_committed_only(&self, only: bool) {
+        if self.inner.committed_only.swap(only, Ordering::AcqRel) != only {
+            self.running().limit_applier(only);
+        }
+    }
+
+    /// The leader says that everything up to `seq` is committed, of a log that ours is known to be
+    /// a part of.
+    pub fn committed_by_leader(&self, seq: Seq) {
+        self.running().log.allow_applier(seq);
     }
 
     /// The namespace now, with every name checked.
@@ -453,7 +480,9 @@ impl Volume {
         let inner = &self.inner;
         switch::finish(&inner.directory, &inner.options)?;
         let promised = self.promised();
-        let next = Running::open(&inner.directory, &inner.options, &inner.commit, promised)?;
+        let only = inner.committed_only.load(Ordering::Acquire);
+        let (directory, options, commit) = (&inner.directory, &inner.options, &inner.commit);
+        let next = Running::open(directory, options, commit, promised, only)?;
         self.replace(&next);
         *self.switching() = false;
         Ok(())
@@ -496,7 +525,9 @@ impl Volume {
         self.inner.directory.discard(switch::STAGING)?;
         running.clear_index(start)?;
         let inner = &self.inner;
-        let next = Running::open(&inner.directory, &inner.options, &inner.commit, promised)?;
+        let only = inner.committed_only.load(Ordering::Acquire);
+        let (directory, options, commit) = (&inner.directory, &inner.options, &inner.commit);
+        let next = Running::open(directory, options, commit, promised, only)?;
         self.replace(&next);
         Ok(next)
     }

@@ -1,0 +1,68 @@
+//! Disks that are full, and one that changes what it holds.
+//!
+//! Must hold: the service is told (`ENOSPC`, as a file system of its own would tell it) before
+//! anything is acknowledged that is not stored; a full follower stops acknowledging and harms
+//! nobody else; nothing is torn, and all goes on when there is room again. A byte that a disk
+//! changes under a follower is found before that copy counts for anything (content is compared
+//! before a replica becomes a voter), and is never spread.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use anyhow::{Context, Result};
+
+use super::{Done, Nemesis, Undo};
+use crate::live::Cluster;
+use crate::world::image::Image;
+
+/// What is left of a full disk.
+const LEFT: u64 = 256 << 10;
+
+/// The leader's.
+pub(super) async fn fill_leader(nemesis: &mut Nemesis) -> Result<Done> {
+    let node = nemesis.leader().await?.node.clone();
+    fill(nemesis, node)
+}
+
+/// A follower's.
+pub(super) async fn fill_follower(nemesis: &mut Nemesis, choice: u64) -> Result<Done> {
+    let node = nemesis.follower(choice).await?.node.clone();
+    fill(nemesis, node)
+}
+
+/// One in the largest file of a follower's copy.
+pub(super) async fn flip_byte(nemesis: &mut Nemesis, choice: u64) -> Result<Done> {
+    let follower = nemesis.follower(choice).await?;
+    let node = follower.node.clone();
+    let mut objects = Vec::new();
+    let mut folders = vec![follower.state().join("objects")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder)? {
+            let (entry, metadata) =
+                entry.and_then(|entry| Ok((entry.path(), entry.metadata()?)))?;
+            if metadata.is_dir() {
+                folders.push(entry);
+            } else {
+                objects.push((metadata.len(), entry));
+            }
+        }
+    }
+    let (length, path) = objects.into_iter().max().context("the follower has no objects")?;
+    let file = File::options().read(true).write(true).open(&path)?;
+    let offset = choice % length.max(1);
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, offset)?;
+    file.write_all_at(&[byte[0] ^ 0x10], offset)?;
+    file.sync_all()?;
+    Ok(Done::to(node, Undo::Nothing))
+}
+
+fn fill(nemesis: &mut Nemesis, node: String) -> Result<Done> {
+    image(&mut nemesis.cluster, &node)?.fill(LEFT)?;
+    Ok(Done::to(node.clone(), Undo::Empty(node)))
+}
+
+/// A node's disk.
+pub(super) fn image<'a>(cluster: &'a mut Cluster, node: &str) -> Result<&'a Image> {
+    cluster.node(node)?.image().context("faults need a cluster in a world")
+}

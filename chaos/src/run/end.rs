@@ -1,0 +1,83 @@
+//! The end of a run: the world is healed, everything must come back, and all is judged.
+
+use anyhow::{Context, Result};
+
+use super::Options;
+use super::record::{Crowd, Present, answers};
+use crate::demo::checker;
+use crate::judge::{Finding, acknowledged, appends, leadership, routes};
+use crate::live::Cluster;
+use crate::nemesis::Nemesis;
+use crate::report::Report;
+use crate::workload::History;
+use crate::workload::tree::Tree;
+
+/// Waits until every node is in its role and clients get on, with nothing broken any more.
+pub(super) async fn recover(nemesis: &mut Nemesis, crowd: &Crowd) -> Result<()> {
+    nemesis.whole().await?;
+    crowd.advance(50).await
+}
+
+/// What clients were told against what is there.
+pub(super) fn judge(report: &mut Report, history: &History, present: &Present, options: &Options) {
+    let promise = options.promise();
+    report.findings.push(acknowledged::check(&history.writes(), &present.writes, promise));
+    if let Some(lists) = &present.lists {
+        report.findings.push(appends::check(&history.transactions(), lists, promise));
+    }
+    report.findings.push(leadership::check(&report.reigns));
+    let answers = answers(history);
+    report.findings.push(routes::one_writer(&answers));
+    report.findings.push(routes::cut(&answers, options.lease()));
+    report.findings.push(routes::forwarded(&history.connections(), &answers, options.lease()));
+}
+
+/// What is on the disks.
+pub(super) async fn inspect(report: &mut Report, cluster: &mut Cluster, options: &Options) {
+    let own = checker::run(options.service, cluster).await;
+    report.findings.push(finding(checker::name(options.service), "the leader's volume", own));
+    let equal = equal(cluster).await;
+    let (looked_at, result) = match equal {
+        Ok(count) => (format!("{count} files of each"), Ok(())),
+        Err(error) => (String::new(), Err(error)),
+    };
+    report.findings.push(finding("every replica holds the same files", &looked_at, result));
+}
+
+fn finding(check: &str, looked_at: &str, result: Result<()>) -> Finding {
+    Finding {
+        check: check.to_owned(),
+        looked_at: looked_at.to_owned(),
+        violations: result.err().map(|error| format!("{error:#}")).into_iter().collect(),
+    }
+}
+
+/// Stops all replicas and compares what they export; says how many files each has.
+async fn equal(cluster: &mut Cluster) -> Result<usize> {
+    // The service's own checker may have ended the leader; a copy needs everyone.
+    for replica in &mut cluster.replicas {
+        if !replica.is_started() {
+            replica.start()?;
+        }
+    }
+    let status = cluster.quiet().await?;
+    let leader = status.leader.context("a quiet cluster has a leader")?;
+    // Followers first: a leader's end would make one of them lead, and write.
+    let mut nodes: Vec<_> = cluster.replicas.iter().map(|replica| replica.node.clone()).collect();
+    nodes.sort_by_key(|node| *node == leader);
+    for node in &nodes {
+        cluster.node(node)?.kill();
+    }
+    let mut trees = Vec::new();
+    for node in &nodes {
+        let target = cluster.folder().join(format!("export-{node}"));
+        cluster.node(node)?.export(&target)?;
+        trees.push((node, Tree::read(&target)?));
+    }
+    for (node, tree) in &trees[1..] {
+        if let Some(difference) = trees[0].1.difference(tree) {
+            anyhow::bail!("{} and {node} differ: {difference}", trees[0].0);
+        }
+    }
+    Ok(trees[0].1.len())
+}

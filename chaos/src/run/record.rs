@@ -1,0 +1,118 @@
+//! The clients of a run, and what the run's records come to in the report.
+
+use anyhow::Result;
+
+use super::Options;
+use super::has_clients;
+use crate::judge::appends::Lists;
+use crate::judge::availability::{longest_gap, next_after};
+use crate::judge::routes::Answer;
+use crate::live::{Cluster, Service};
+use crate::observe::coordinator::CoordinatorWatch;
+use crate::observe::metrics::Samples;
+use crate::observe::{from_coordinator, from_samples};
+use crate::report::{Point, Report};
+use crate::workload::appends::Appenders;
+use crate::workload::{History, Outcome, Way, Writers};
+
+/// How many clients connect to each node itself.
+const DIRECT_CLIENTS: usize = 6;
+
+/// Everybody who writes.
+#[derive(Debug)]
+pub(super) struct Crowd {
+    writers: Writers,
+    appenders: Option<Appenders>,
+}
+
+/// What readers found at the end.
+#[derive(Debug)]
+pub(super) struct Present {
+    pub writes: Vec<(u32, u64)>,
+    pub lists: Option<Lists>,
+}
+
+impl Crowd {
+    pub async fn start(cluster: &Cluster, options: &Options, history: &History) -> Result<Crowd> {
+        anyhow::ensure!(has_clients(options.service), "that service has no clients yet");
+        let (entrance, clients) = (cluster.entrance(), options.clients);
+        let mut writers = Writers::start_at(options.service, entrance, clients, history).await?;
+        let everyone = cluster.replicas.iter().cycle();
+        let directly = everyone.take(DIRECT_CLIENTS * cluster.replicas.len());
+        for (client, replica) in (clients + 1..).zip(directly) {
+            writers.add((replica.address(), replica.service_port).into(), client, Way::Direct);
+        }
+        let appenders = match options.service {
+            Service::Postgres => {
+                Some(Appenders::start(entrance, clients, options.seed, history).await?)
+            }
+            _ => None,
+        };
+        Ok(Crowd { writers, appenders })
+    }
+
+    pub async fn advance(&self, count: usize) -> Result<()> {
+        self.writers.advance(count).await
+    }
+
+    pub async fn finish(self) -> Result<Present> {
+        let lists = match self.appenders {
+            Some(appenders) => Some(appenders.finish().await?),
+            None => None,
+        };
+        let (_, writes) = self.writers.finish().await?;
+        Ok(Present { writes, lists })
+    }
+}
+
+/// Every answer that clients got to what they wrote.
+pub(super) fn answers(history: &History) -> Vec<Answer> {
+    let writes = history.writes().into_iter().filter_map(|write| {
+        let (invoked, ended, outcome) = (write.invoked, write.ended, write.outcome);
+        Some(Answer { invoked, ended, outcome, server: write.server?, way: write.way })
+    });
+    let transactions = history.transactions().into_iter().map(|one| {
+        let (invoked, ended, outcome) = (one.invoked, one.ended, one.outcome);
+        Answer { invoked, ended, outcome, server: one.server, way: Way::Ambassador }
+    });
+    let mut all: Vec<_> = writes.chain(transactions).collect();
+    all.sort_by_key(|answer| answer.ended);
+    all
+}
+
+/// Puts the timeline into the report: leaders, throughput and latency, and each fault's pause.
+pub(super) fn fill(
+    report: &mut Report,
+    history: &History,
+    watch: Option<&CoordinatorWatch>,
+    samples: &Samples,
+    options: &Options,
+) {
+    let answers = answers(history);
+    let acknowledged: Vec<_> = answers
+        .iter()
+        .filter(|answer| answer.outcome == Outcome::Acknowledged && answer.way == Way::Ambassador)
+        .map(|answer| answer.ended)
+        .collect();
+    let changes = watch.map(CoordinatorWatch::changes).unwrap_or_default();
+    report.reigns = match watch {
+        Some(_) => from_coordinator(&changes),
+        None => from_samples(&samples.samples()),
+    };
+    report.lasted = history.now();
+    report.throughput = Point::of(&answers);
+    report.servers = history.servers();
+    let settle = 2 * options.lease();
+    for fault in &mut report.faults {
+        let until = fault.until.unwrap_or(fault.done) + settle;
+        fault.pause = Some(longest_gap(&acknowledged, fault.at, until));
+        fault.next = next_after(&acknowledged, fault.done);
+    }
+    let spans: Vec<_> = report.faults.iter().map(|f| (f.at, f.until.unwrap_or(f.done))).collect();
+    for (index, fault) in report.faults.iter_mut().enumerate() {
+        let until = fault.until.unwrap_or(fault.done) + settle;
+        let others = spans.iter().enumerate().filter(|(other, _)| *other != index);
+        fault.overlaps = others.into_iter().any(|(_, (at, to))| *at < until && fault.at < *to);
+    }
+    report.parts(&changes, &acknowledged);
+}

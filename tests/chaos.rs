@@ -1,0 +1,77 @@
+//! Clusters in worlds of their own under faults from fixed seeds; every judge must be content.
+//!
+//! What a run finds here, `chaos live` replays with the seed and shows as a page.
+
+mod support;
+
+use std::time::Duration;
+
+use mainstay_chaos::live::Service;
+use mainstay_chaos::nemesis::Kind;
+use mainstay_chaos::report::Report;
+use mainstay_chaos::run::{Options, run};
+use support::{binary, can_run, has};
+
+fn can_chaos(name: &str) -> bool {
+    can_run(name) && has(name, "etcd") && has(name, "etcdctl") && has(name, "nft")
+}
+
+fn options(seed: u64, seconds: u64, faults: &[Kind]) -> Options {
+    Options {
+        seed,
+        duration: Duration::from_secs(seconds),
+        faults: faults.to_vec(),
+        binary: binary(),
+        out: concat!(env!("CARGO_MANIFEST_DIR"), "/target/chaos").into(),
+        calm: Some(Duration::from_secs(6)),
+        ..Options::default()
+    }
+}
+
+/// Runs it, keeps its report, and panics with what was found.
+fn assert_clean(options: &Options) -> Report {
+    let report = run(options).unwrap_or_else(|error| panic!("{error:#}\n{}", options.replay()));
+    report.write().expect("the report is written");
+    let bad: Vec<_> = report.findings.iter().filter(|finding| !finding.is_clean()).collect();
+    assert!(bad.is_empty(), "{bad:#?}\n{}\n{}", options.replay(), report.folder().display());
+    let done = report.faults.iter().filter(|fault| fault.skipped.is_none()).count();
+    assert!(done > 0, "no fault was made");
+    report
+}
+
+#[test]
+fn postgres_survives_kills_pauses_and_partitions() {
+    if !can_chaos("postgres_survives_kills_pauses_and_partitions") {
+        return;
+    }
+    let faults = [Kind::KillNode, Kind::PauseNode, Kind::CutAll, Kind::CutCoordinator];
+    let report = assert_clean(&options(6, 75, &faults));
+    assert!(report.reigns.len() > 1, "nobody was deposed: {:?}", report.reigns);
+    let mounts = std::fs::read_to_string("/proc/self/mounts").expect("mounts");
+    let ours = format!("mainstay-chaos-{}-", std::process::id());
+    assert!(!mounts.contains(&ours), "mounts are left behind: {mounts}");
+    for folder in ["/run/netns", "/tmp", "/sys/fs/cgroup", "/sys/fs/cgroup/unified"] {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            assert!(!name.to_string_lossy().starts_with(&ours), "{folder} has {name:?}");
+        }
+    }
+}
+
+#[test]
+fn postgres_survives_full_disks_and_new_nodes() {
+    if !can_chaos("postgres_survives_full_disks_and_new_nodes") {
+        return;
+    }
+    let faults = [Kind::FillLeader, Kind::FillFollower, Kind::Replace, Kind::Switchover];
+    assert_clean(&options(2, 60, &faults));
+}
+
+#[test]
+fn redis_survives_kills_and_a_lost_etcd() {
+    if !can_chaos("redis_survives_kills_and_a_lost_etcd") || !has("redis", "redis-server") {
+        return;
+    }
+    let faults = [Kind::KillNode, Kind::KillDaemon, Kind::StopEtcd];
+    assert_clean(&Options { service: Service::Redis, ..options(3, 45, &faults) });
+}
