@@ -101,14 +101,14 @@ async fn a_comparison_under_writes_never_finds_what_is_not_there() {
         writer
     });
     let (mut compared, mut at) = (0, Seq(0));
-    for _ in 0..15 {
+    for _ in 0..6 {
         let outcome = verify(&leading).await;
         assert_eq!(outcome.mismatched, 0, "{outcome:?}");
         assert!(outcome.at > at, "each as of a later op");
         at = outcome.at;
         compared += outcome.compared;
     }
-    assert!(compared > 100, "{compared} chunks were compared");
+    assert!(compared > 50, "{compared} chunks were compared");
     stop.store(true, Ordering::SeqCst);
     let writer = tokio::task::spawn_blocking(move || writing.join().unwrap()).await.unwrap();
     until("it is at the end", || two.applied() == one.head().seq).await;
