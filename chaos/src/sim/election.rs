@@ -140,6 +140,7 @@ impl World {
             caught_up: standing.caught_up,
             covered: standing.covered,
             stored: disk.config.clone(),
+            verified: None,
             state: String::new(),
         };
         self.machine(node, Event::Report(Box::new(report)));
