@@ -13,5 +13,6 @@ pub mod observe;
 pub mod pgbench;
 pub mod report;
 pub mod run;
+pub mod store;
 pub mod workload;
 pub mod world;

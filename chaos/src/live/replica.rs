@@ -90,7 +90,12 @@ listen = "{address}:{api_port}"
             secret = shared.secret_file.display(),
             ttl = shared.ttl,
             extra = shared.extra,
-            process = shared.service.process_table(&folder.join("mount"), address, service_port),
+            process = shared.service.process_table(
+                &shared.binary,
+                &folder.join("mount"),
+                address,
+                service_port
+            ),
         )?;
         std::fs::write(folder.join("config.toml"), text)?;
         Ok(Replica {
