@@ -1,5 +1,6 @@
 //! What a replica tells over HTTP: `/status` (JSON), `/health`, `/leader` and `/metrics`, for load
-//! balancers, probes and Prometheus. It only reads; nothing can be changed here.
+//! balancers, probes and Prometheus, and the ambassador's numbers ([`ambassador`]). It only reads;
+//! nothing can be changed here.
 //!
 //! The replica publishes a [`Snapshot`] from time to time; requests are answered from the newest,
 //! so a scrape never waits for the replica, and never slows it. If the replica stops publishing,
@@ -19,8 +20,11 @@ use hyper::header::{CACHE_CONTROL, CONTENT_TYPE};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use mainstay_ambassador::Stats;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
+
+pub mod ambassador;
 
 /// Whether a replica does its part.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +46,8 @@ pub struct Snapshot {
     pub status: String,
     /// The metrics, as Prometheus reads them ([`crate::telemetry::metrics::Metrics::render`]).
     pub metrics: String,
+    /// The ambassador beside the replica, if there is one.
+    pub ambassador: Option<Arc<Stats>>,
     /// When it was made.
     pub at: Instant,
 }
@@ -82,25 +88,33 @@ pub async fn serve(
     snapshots: watch::Receiver<Arc<Snapshot>>,
     limits: Limits,
 ) {
-    let places = Arc::new(Semaphore::new(limits.connections_max));
     let mut ends = snapshots.clone();
     let ended = async move { while ends.changed().await.is_ok() {} };
-    tokio::pin!(ended);
+    let answers = move |method: &Method, path: &str| {
+        let snapshot = Arc::clone(&snapshots.borrow());
+        answer(method, path, &snapshot, limits)
+    };
+    tokio::select! {
+        () = ended => {}
+        () = accept(&listener, limits, answers) => {}
+    }
+}
+
+/// What is answered to a method and a path.
+trait Answers: Fn(&Method, &str) -> Response<Full<Bytes>> + Clone + Send + 'static {}
+impl<A: Fn(&Method, &str) -> Response<Full<Bytes>> + Clone + Send + 'static> Answers for A {}
+
+/// Takes connections for ever, within the bounds.
+async fn accept(listener: &TcpListener, limits: Limits, answers: impl Answers) {
+    let places = Arc::new(Semaphore::new(limits.connections_max));
     loop {
-        let place = Arc::clone(&places).acquire_owned();
-        let accepted = async {
-            let place = place.await.expect("the semaphore is never closed");
-            (listener.accept().await, place)
-        };
-        let (accepted, place) = tokio::select! {
-            () = &mut ended => return,
-            accepted = accepted => accepted,
-        };
-        match accepted {
+        let place = Arc::clone(&places).acquire_owned().await;
+        let place = place.expect("the semaphore is never closed");
+        match listener.accept().await {
             Ok((stream, _)) => {
-                let snapshots = snapshots.clone();
+                let answers = answers.clone();
                 tokio::spawn(async move {
-                    let talk = converse(stream, snapshots, limits);
+                    let talk = converse(stream, answers, limits);
                     let _ = tokio::time::timeout(limits.connection_life, talk).await;
                     drop(place);
                 });
@@ -113,10 +127,9 @@ pub async fn serve(
     }
 }
 
-async fn converse(stream: TcpStream, snapshots: watch::Receiver<Arc<Snapshot>>, limits: Limits) {
+async fn converse(stream: TcpStream, answers: impl Answers, limits: Limits) {
     let service = service_fn(move |request: Request<Incoming>| {
-        let snapshot = Arc::clone(&snapshots.borrow());
-        let answer = answer(request.method(), request.uri().path(), &snapshot, limits);
+        let answer = answers(request.method(), request.uri().path());
         async move { Ok::<_, Infallible>(answer) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
@@ -160,8 +173,9 @@ fn answer(
             Condition::Unwell(why) => unavailable(&why),
         },
         _ => {
-            let known = "ask for /status, /health, /leader or /metrics\n";
-            respond(StatusCode::NOT_FOUND, TEXT, known)
+            let of_it = snapshot.ambassador.as_ref().and_then(|it| ambassador::page(path, it));
+            let known = "ask for /status, /health, /leader, /metrics or /ambassador\n";
+            of_it.unwrap_or_else(|| respond(StatusCode::NOT_FOUND, TEXT, known))
         }
     }
 }

@@ -8,10 +8,11 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{CommandFactory, FromArgMatches};
 
-use crate::config::Document;
+use crate::config::{ConfigError, Document};
 use crate::telemetry;
 
 mod actions;
@@ -61,12 +62,17 @@ fn try_main(
 }
 
 /// Where the configuration is read from.
+#[derive(Clone)]
 struct Files {
     config: Option<PathBuf>,
 }
 
 impl Files {
     fn document(&self) -> Result<Document, Complaint> {
+        Ok(self.load()?)
+    }
+
+    fn load(&self) -> Result<Document, ConfigError> {
         let env = std::env::vars_os();
         let env = env.filter_map(|(name, value)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
@@ -84,19 +90,32 @@ fn perform(command: Command, files: &Files, actions: &dyn Actions) -> Result<Exi
         Command::Run { command } => {
             let mut document = files.document()?;
             if !command.is_empty() {
-                document.set_command(command);
+                document.set_command(command.clone());
             }
-            return actions.run(document.run()?);
+            let again = files.clone();
+            let reload = move || {
+                let mut document = again.load()?;
+                if !command.is_empty() {
+                    document.set_command(command.clone());
+                }
+                Ok(document.run()?.ambassador)
+            };
+            return actions.run(document.run()?, Arc::new(reload));
         }
-        Command::Ambassador => {
-            let (cluster, ambassador) = files.document()?.ambassador()?;
-            return actions.ambassador(cluster, ambassador);
+        Command::Ambassador { take_over } => {
+            let config = files.document()?.ambassador()?;
+            let again = files.clone();
+            let reload = move || again.load()?.ambassador().map(Some);
+            return actions.ambassador(config, Arc::new(reload), take_over);
         }
         Command::Status { json, watch } => {
             return observe::status(&files.document()?.cluster()?, json, watch);
         }
-        Command::Switchover { to, no_wait } => {
-            switchover::ask(&files.document()?.cluster()?, to, !no_wait)?;
+        Command::Switchover { cancel: true, .. } => {
+            say(&switchover::cancel(&files.document()?.cluster()?)?)?;
+        }
+        Command::Switchover { to, at, no_wait, .. } => {
+            switchover::ask(&files.document()?.cluster()?, to, at, !no_wait)?;
         }
         Command::Pause { reason } => {
             say(&observe::pause(&files.document()?.cluster()?, reason)?)?;

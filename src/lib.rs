@@ -9,3 +9,4 @@ pub mod status;
 pub mod supervise;
 pub mod switchover;
 pub mod telemetry;
+pub mod when;

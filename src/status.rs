@@ -11,6 +11,8 @@ use mainstay_election::values::{
 use mainstay_election::view::View;
 use serde::Serialize;
 
+use crate::when;
+
 mod sync;
 mod table;
 
@@ -328,6 +330,10 @@ fn warnings(facts: &Facts<'_>, replicas: &[ReplicaLine]) -> Vec<String> {
             Request::Pause { reason, .. } => format!("failover is paused: {reason}"),
             Request::Switchover { target: Some(to), .. } => format!("switchover to {to} is asked"),
             Request::Switchover { target: None, .. } => "a switchover is asked for".to_owned(),
+            Request::SwitchoverScheduled { target, due, .. } => {
+                let to = target.as_ref().map_or("the best follower", |target| target.as_str());
+                format!("a switchover to {to} is scheduled for {}", when::text(*due))
+            }
             Request::SwitchoverRefused { why, .. } => format!("the last switchover failed: {why}"),
             Request::Failover { target, .. } => format!("a forced failover to {target} is asked"),
             Request::Degrade { .. } => "fewer copies are asked for (degrade)".to_owned(),

@@ -57,6 +57,23 @@ pub fn check(view: &View, target: Option<&NodeName>) -> Result<Epoch, Refusal> {
     check_candidate(config, &replica.value).map(|()| leader.epoch)
 }
 
+/// Ambassadors that may still forward new clients to the leader: they have not said yet that they
+/// act by its newest word, or it is not the word to hold.
+#[must_use]
+pub fn still_forwarding(view: &View) -> Vec<&str> {
+    let Some(leader) = &view.leader else { return Vec::new() };
+    let newest = u64::try_from(leader.modified.0).unwrap_or(0);
+    let all = view.ambassadors.values().map(|stored| &stored.value);
+    let late = all.filter(|one| one.forwards || one.acts_on < newest);
+    late.map(|one| one.id.as_str()).collect()
+}
+
+/// Clients that are connected through ambassadors, as those say who hold.
+#[must_use]
+pub fn still_connected(view: &View) -> u64 {
+    view.ambassadors.values().filter_map(|stored| stored.value.open).sum()
+}
+
 fn check_candidate(config: &Config, replica: &Replica) -> Result<(), Refusal> {
     let node = &replica.node;
     let wait = "wait until `mainstay status` shows it as an heir, or name another node";
@@ -79,4 +96,49 @@ fn check_candidate(config: &Config, replica: &Replica) -> Result<(), Refusal> {
         return Err(Refusal::new(format!("{node} is {behind} ms behind the leader"), wait));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use mainstay_election::coordinator::{Contents, Entry, Revision};
+    use mainstay_election::values::{self, encode, keys};
+
+    use super::*;
+
+    fn entry(key: String, value: Vec<u8>, modified: i64) -> Entry {
+        let (created, modified) = (Revision(1), Revision(modified));
+        Entry { key, value, created, modified, lease: None }
+    }
+
+    fn ambassador(id: &str, acts_on: u64, open: Option<u64>) -> Entry {
+        let (listen, version) = (String::new(), String::new());
+        let forwards = open.is_none();
+        let value =
+            values::Ambassador { id: id.to_owned(), listen, version, acts_on, forwards, open };
+        entry(keys::ambassador(id), encode(&value), 1)
+    }
+
+    #[test]
+    fn an_ambassador_holds_only_by_the_leaders_newest_word() {
+        let leader = values::Leader {
+            node: "a".parse().unwrap(),
+            volume: values::VolumeId([1; 16]),
+            epoch: Epoch(3),
+            peer: String::new(),
+            service: None,
+            ready: false,
+            nonce: values::Nonce([1; 16]),
+        };
+        let entries = vec![
+            entry(keys::LEADER.to_owned(), encode(&leader), 20),
+            ambassador("forwards", 20, None),
+            // It held before the leader last was ready, and may have begun to forward since.
+            ambassador("held-before", 19, Some(0)),
+            ambassador("holds", 20, Some(3)),
+            ambassador("holds-too", 21, Some(2)),
+        ];
+        let view = View::parse(&Contents { revision: Revision(22), entries }).unwrap();
+        assert_eq!(still_forwarding(&view), ["forwards", "held-before"]);
+        assert_eq!(still_connected(&view), 5);
+    }
 }

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use mainstay::cli::{Actions, Complaint, Offline, QuarantineTask};
-use mainstay::config::{AmbassadorConfig, ClusterConfig, RunConfig};
-use mainstay::proxy;
+use mainstay::config::{AmbassadorConfig, RunConfig};
+use mainstay::proxy::{self, Reload};
 use mainstay::replica::{self, ReplicaError};
 use mainstay_sync::transport::Secret;
 use mainstay_sync::volume::VolumeOptions;
@@ -16,17 +16,18 @@ use mainstay_sync::{export, fsck, import, quarantine};
 pub struct Wiring;
 
 impl Actions for Wiring {
-    fn run(&self, config: RunConfig) -> Result<ExitCode, Complaint> {
-        block_on(replica::run(config))?.map_err(|error| complain(&error))?;
+    fn run(&self, config: RunConfig, reload: Reload) -> Result<ExitCode, Complaint> {
+        block_on(replica::run(config, reload))?.map_err(|error| complain(&error))?;
         Ok(ExitCode::SUCCESS)
     }
 
     fn ambassador(
         &self,
-        cluster: ClusterConfig,
-        ambassador: AmbassadorConfig,
+        config: AmbassadorConfig,
+        reload: Reload,
+        take_over: bool,
     ) -> Result<ExitCode, Complaint> {
-        block_on(proxy::run(cluster, ambassador))?.map_err(failure)?;
+        block_on(proxy::run(config, reload, take_over))?.map_err(failure)?;
         Ok(ExitCode::SUCCESS)
     }
 

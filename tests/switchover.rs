@@ -95,4 +95,21 @@ async fn what_cannot_be_done_is_refused_before_and_undone_after() {
     let again = cluster.serving().await.unwrap_or_else(|error| panic!("{error:#}"));
     assert_eq!((again.leader.as_deref(), again.epoch), (Some("a"), 1));
     cluster.node("b").expect("b").process().expect("it runs").signal(Signal::CONT);
+    cluster.quiet().await.unwrap_or_else(|error| panic!("{error:#}"));
+
+    // For later: nothing happens until then, and it can be withdrawn.
+    let past = ask(&mut cluster, &["switchover", "--at", "2001-01-01T00:00:00Z"]);
+    assert!(format!("{:#}", past.expect_err("refused")).contains("has passed"));
+    let said = ask(&mut cluster, &["switchover", "--to", "b", "--at", "2h"]).expect("scheduled");
+    assert!(said.contains("leadership of epoch 1 goes to b at "), "{said}");
+    let status = ask(&mut cluster, &["status"]).expect("a status");
+    assert!(status.contains("warning: a switchover to b is scheduled for 20"), "{status}");
+    ask(&mut cluster, &["switchover", "--cancel"]).expect("withdrawn");
+    let nothing = ask(&mut cluster, &["switchover", "--cancel"]).expect_err("nothing is left");
+    assert!(format!("{nothing:#}").contains("no switchover is asked for"), "{nothing:#}");
+    ask(&mut cluster, &["switchover", "--to", "b", "--at", "1s"]).expect("scheduled");
+    let led = cluster.reaches("b to lead", |status| status.ready && status.epoch == 2).await;
+    let led = led.unwrap_or_else(|error| panic!("{error:#}"));
+    assert_eq!(led.leader.as_deref(), Some("b"));
+    cluster.node("b").expect("b").ask(&["switchover", "--cancel"]).expect_err("it is done");
 }

@@ -47,6 +47,8 @@ impl fmt::Debug for AccessLog {
 /// One finished connection.
 #[derive(Clone, Debug, Serialize)]
 pub struct Access<'a> {
+    /// When it ended, by the wall clock, in milliseconds since 1970.
+    pub ended_unix_ms: u64,
     /// The route's name.
     pub route: &'a str,
     /// Who connected: from the PROXY header where the route takes one. `None`: a Unix socket.

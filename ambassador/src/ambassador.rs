@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, watch};
@@ -12,13 +12,12 @@ use tokio::time::sleep;
 
 use crate::address::Address;
 use crate::config::{RouteConfig, Settings, Source, StartError};
-use crate::conn::{Conn, tune};
+use crate::front::{Front, FrontKey, Shared, accept, front_key};
 use crate::health;
 use crate::listen::{Bound, Door, Inherited, bind};
-use crate::route::ClientId;
+use crate::route::RouteState;
 use crate::router::{Router, follow};
-use crate::session::serve;
-use crate::stats::{Stats, Tally};
+use crate::stats::{Counters, Histogram, RouteStats, Stats, Tally};
 use crate::worker::Worker;
 
 /// Descriptors that are not clients': the daemon's own, listeners, event loops, pipes.
@@ -37,36 +36,28 @@ pub struct Ambassador {
     control: Worker,
 }
 
-/// What accepting tasks need.
-struct Shared {
-    settings: Settings,
-    connections: Arc<Semaphore>,
-    connections_max: usize,
-    paused: Arc<AtomicU64>,
-    next_client: AtomicU64,
-}
-
 #[derive(Default)]
 struct State {
     fronts: HashMap<FrontKey, Arc<Front>>,
     routes: HashMap<String, Arc<Router>>,
     /// Routes that only finish what they have.
     retired: Vec<Weak<Router>>,
+    /// By the route's name, of those too that are gone: a total must not fall at a reload.
+    counters: HashMap<String, Arc<Counters>>,
+    ended: bool,
 }
 
-/// Routes with port 0 listen each for itself.
-type FrontKey = (Address, Option<String>);
-
-/// The listening sockets of one address and the route behind them.
-struct Front {
-    listen: Address,
-    /// Where it really listens.
-    address: Address,
-    /// Copies to hand over. The sockets live while one copy does.
-    sockets: Mutex<Vec<OwnedFd>>,
-    router: RwLock<Arc<Router>>,
-    stop: watch::Sender<bool>,
-    handed_over: AtomicBool,
+/// How far the routes that follow one source have come; see [`Ambassador::standing`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Each route acts by the source's word of this version ([`RouteState::version`]), or a later.
+    pub version: u64,
+    /// A client that arrives, or waits, would be forwarded.
+    pub forwards: bool,
+    /// Clients connected to the target, or being so.
+    pub open: usize,
+    /// Routes that follow the source, those too that only finish what they have.
+    pub routes: usize,
 }
 
 /// How a shutdown went.
@@ -117,7 +108,16 @@ impl Ambassador {
     /// its old configuration (and are still cut when their leader changes); clients that a
     /// removed route holds are refused. A listener stays open if any route still uses it.
     pub fn reload(&self, routes: Vec<RouteConfig>) -> Result<(), StartError> {
-        self.change(routes, Inherited::default())
+        self.reload_with(routes, Inherited::default())
+    }
+
+    /// Like [`Ambassador::reload`], on inherited listening sockets where there are some.
+    pub fn reload_with(
+        &self,
+        routes: Vec<RouteConfig>,
+        inherited: Inherited,
+    ) -> Result<(), StartError> {
+        self.change(routes, inherited)
     }
 
     /// Where the route really listens.
@@ -127,7 +127,7 @@ impl Ambassador {
 
     /// Copies of all listening sockets, for [`Inherited`] in the proxy that takes over, each with
     /// the address to configure there: `listen` as it stands here, or the port that was taken for
-    /// port 0. A Unix socket's file is then left to the other proxy.
+    /// port 0. Once that proxy runs, say so with [`Ambassador::hand_over`].
     pub fn listeners(&self) -> io::Result<Vec<(Address, OwnedFd)>> {
         let state = self.state();
         let mut listeners = Vec::new();
@@ -136,33 +136,80 @@ impl Ambassador {
             for socket in front.sockets().iter() {
                 listeners.push((known_by.clone(), socket.try_clone()?));
             }
-            front.handed_over.store(true, Relaxed);
         }
         Ok(listeners)
     }
 
-    /// The counts of this moment.
+    /// Leaves the files of Unix sockets to the proxy that has taken the listeners over.
+    pub fn hand_over(&self) {
+        for front in self.state().fronts.values() {
+            front.hand_over();
+        }
+    }
+
+    /// How far the routes that follow `source` have come. A source without a route forwards
+    /// nobody and acts by any word.
+    pub fn standing(&self, source: &watch::Receiver<RouteState>) -> Standing {
+        let state = self.state();
+        let retired = state.retired.iter().filter_map(Weak::upgrade);
+        let all = state.routes.values().cloned().chain(retired);
+        let mut standing = Standing { version: u64::MAX, ..Standing::default() };
+        for router in all.filter(|router| router.follows(source)) {
+            let one = router.standing();
+            standing.version = standing.version.min(one.version);
+            standing.forwards |= one.forwards;
+            standing.open += one.open;
+            standing.routes += 1;
+        }
+        standing
+    }
+
+    /// The counts of this moment. Those of a route go on over reloads, by its name.
     pub fn stats(&self) -> Stats {
         let mut state = self.state();
         state.retired.retain(|router| router.strong_count() > 0);
-        let retired: Vec<_> = state.retired.iter().filter_map(Weak::upgrade).collect();
-        let mut routes: Vec<_> =
-            state.routes.values().chain(&retired).map(|router| router.stats()).collect();
-        drop(state);
-        routes.sort_by(|a, b| (&a.name, a.retired).cmp(&(&b.name, b.retired)));
         let mut total = Tally::default();
-        for route in &routes {
-            total.add(&route.tally);
+        let (mut hold_time, mut connect_time) = (Histogram::default(), Histogram::default());
+        for counters in state.counters.values() {
+            total.add(&counters.tally(0, 0));
+            hold_time.add(&counters.hold_time.snapshot());
+            connect_time.add(&counters.connect_time.snapshot());
         }
-        let accept_paused = self.shared.paused.load(Relaxed);
-        Stats { routes, total, connections_max: self.shared.connections_max, accept_paused }
+        let mut routes: Vec<RouteStats> =
+            state.routes.values().map(|router| router.stats()).collect();
+        for old in state.retired.iter().filter_map(Weak::upgrade) {
+            let old = old.stats();
+            match routes.iter_mut().find(|route| route.name == old.name) {
+                // Their counters are the same; only who is there now comes on top.
+                Some(route) => route.tally.add_now(&old.tally),
+                None => routes.push(old),
+            }
+        }
+        drop(state);
+        routes.sort_by(|a, b| a.name.cmp(&b.name));
+        for route in &routes {
+            total.add_now(&route.tally);
+        }
+        Stats {
+            routes,
+            total,
+            hold_time,
+            connect_time,
+            connections_max: self.shared.connections_max,
+            accept_paused: self.shared.paused.load(Relaxed),
+        }
     }
 
     /// Stops listening, lets clients finish for `drain`, resets those that have not.
     ///
-    /// Clients in the listeners' queues are served; held ones may still find their leader.
-    pub async fn shutdown(self, drain: Duration) -> Drained {
-        let fronts: Vec<_> = self.state().fronts.drain().map(|(_, front)| front).collect();
+    /// Clients in the listeners' queues are served; held ones may still find their leader. Nothing
+    /// can be loaded afterwards.
+    pub async fn shutdown(&self, drain: Duration) -> Drained {
+        let fronts: Vec<_> = {
+            let mut state = self.state();
+            state.ended = true;
+            state.fronts.drain().map(|(_, front)| front).collect()
+        };
         let accepting: Vec<_> = fronts.iter().map(Arc::downgrade).collect();
         for front in fronts {
             front.close();
@@ -203,6 +250,9 @@ impl Ambassador {
     ) -> Result<(), StartError> {
         validate(&configs)?;
         let mut state = self.state();
+        if state.ended {
+            return Err(StartError::Ended);
+        }
         // All that can fail comes first.
         let mut new_fronts = HashMap::new();
         for config in &configs {
@@ -223,10 +273,11 @@ impl Ambassador {
             let name = config.name.clone();
             let before = state.routes.get(&name).filter(|was| was.config.same(&config)).cloned();
             let opened = new_fronts.remove(&key);
+            let counters = state.counters.entry(name.clone()).or_default().clone();
             let router = match (before, &opened) {
                 (Some(router), _) => router,
-                (None, Some((bound, _))) => self.route(config, bound.address.clone()),
-                (None, None) => self.route(config, state.fronts[&key].address.clone()),
+                (None, Some((bound, _))) => self.route(config, bound.address.clone(), counters),
+                (None, None) => self.route(config, state.fronts[&key].address.clone(), counters),
             };
             match opened {
                 Some((bound, doors)) => {
@@ -257,9 +308,9 @@ impl Ambassador {
     }
 
     /// Makes a route and starts what tells it of its targets.
-    fn route(&self, config: RouteConfig, address: Address) -> Arc<Router> {
+    fn route(&self, config: RouteConfig, address: Address, counters: Arc<Counters>) -> Arc<Router> {
         let source = config.source.clone();
-        let router = Arc::new(Router::new(config, address));
+        let router = Arc::new(Router::new(config, address, counters));
         match source {
             Source::Leader(news) => {
                 self.control.spawn(follow(Arc::downgrade(&router), news));
@@ -299,91 +350,12 @@ impl Ambassador {
         doors: Vec<Door>,
         router: Arc<Router>,
     ) -> Arc<Front> {
-        let front = Arc::new(Front {
-            listen,
-            address: bound.address,
-            sockets: Mutex::new(bound.sockets),
-            router: RwLock::new(router),
-            stop: watch::Sender::new(false),
-            handed_over: false.into(),
-        });
+        let front = Arc::new(Front::new(listen, bound, router));
         for (door, worker) in doors.into_iter().zip(self.workers.iter().cycle()) {
             worker.spawn(accept(front.clone(), door, self.shared.clone()));
         }
         front
     }
-}
-
-impl Front {
-    fn sockets(&self) -> MutexGuard<'_, Vec<OwnedFd>> {
-        self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Puts another route behind the same door.
-    fn lead_to(&self, router: Arc<Router>) {
-        if !matches!(self.listen, Address::Unix(_)) {
-            for socket in self.sockets().iter() {
-                if let Err(error) = tune(socket, router.config.keepalive) {
-                    tracing::warn!(listen = %self.listen, %error, "keeping the old keepalive");
-                }
-            }
-        }
-        *self.router.write().unwrap_or_else(PoisonError::into_inner) = router;
-    }
-
-    /// Takes a Unix socket's name away, once: the next one of that name is not ours.
-    fn unlink(&self) {
-        if let (Address::Unix(path), false) = (&self.listen, self.handed_over.swap(true, Relaxed)) {
-            let _ = std::fs::remove_file(path);
-        }
-    }
-
-    /// Each accepting task empties its queue and closes its socket.
-    fn close(&self) {
-        self.unlink();
-        self.sockets().clear();
-        self.stop.send_replace(true);
-    }
-}
-
-impl Drop for Front {
-    fn drop(&mut self) {
-        self.unlink();
-    }
-}
-
-/// Accepts from one socket until told to stop, then what is left in its queue.
-async fn accept(front: Arc<Front>, door: Door, shared: Arc<Shared>) {
-    let mut stop = front.stop.subscribe();
-    loop {
-        let conn = tokio::select! {
-            biased;
-            _ = stop.wait_for(|stop| *stop) => break,
-            conn = door.accept(&shared.paused) => conn,
-        };
-        admit(conn, &front, &shared).await;
-    }
-    while let Some(conn) = door.accept_queued() {
-        admit(conn, &front, &shared).await;
-    }
-}
-
-/// Starts a client's session once there is room for it; until then its thread accepts no more.
-async fn admit(conn: Conn, front: &Front, shared: &Shared) {
-    let Ok(permit) = shared.connections.clone().acquire_owned().await else { return };
-    let router = front.router.read().unwrap_or_else(PoisonError::into_inner).clone();
-    let id = ClientId(shared.next_client.fetch_add(1, Relaxed));
-    let log = shared.settings.access_log.clone();
-    drop(tokio::spawn(serve(conn, router, id, log, permit)));
-}
-
-fn front_key(config: &RouteConfig) -> FrontKey {
-    let own = match &config.listen {
-        Address::Tcp(tcp) => tcp.port() == 0,
-        Address::Host(_, port) => *port == 0,
-        Address::Unix(_) => false,
-    };
-    (config.listen.clone(), own.then(|| config.name.clone()))
 }
 
 fn validate(configs: &[RouteConfig]) -> Result<(), StartError> {

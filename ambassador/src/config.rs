@@ -53,6 +53,8 @@ pub struct RouteConfig {
     pub proxy_in: bool,
     /// Tell the target who the client is.
     pub proxy_out: Option<ProxyVersion>,
+    /// Tell of its connections in the access log, if there is one.
+    pub access_log: bool,
 }
 
 impl RouteConfig {
@@ -69,6 +71,7 @@ impl RouteConfig {
             keepalive: Keepalive::default(),
             proxy_in: false,
             proxy_out: None,
+            access_log: true,
         }
     }
 
@@ -90,7 +93,7 @@ impl RouteConfig {
         source
             && self.name == new.name
             && self.listen == new.listen
-            && self.proxy_out == new.proxy_out
+            && (self.proxy_out, self.access_log) == (new.proxy_out, new.access_log)
             && key(self) == key(new)
     }
 }
@@ -200,6 +203,9 @@ pub enum StartError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// It has been shut down.
+    #[error("the proxy is ending and takes no routes any more")]
+    Ended,
     /// A thread or its event loop cannot be made.
     #[error(
         "the proxy cannot start a thread: {0}; raise the limits of processes and of open files"

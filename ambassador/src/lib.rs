@@ -21,6 +21,7 @@ mod config;
 mod conn;
 mod dial;
 mod forward;
+mod front;
 mod health;
 mod listen;
 mod moment;
@@ -35,7 +36,7 @@ mod worker;
 
 pub use access::{Access, AccessLog, End};
 pub use address::{Address, AddressError};
-pub use ambassador::{Ambassador, Drained};
+pub use ambassador::{Ambassador, Drained, Standing};
 pub use config::{Hold, Keepalive, RouteConfig, Settings, Source, StartError, UpstreamsConfig};
 pub use listen::Inherited;
 pub use moment::Moment;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::stats::{RouteStats, RouteTarget, Stats};
+use crate::stats::{Histogram, RouteStats, RouteTarget, Stats, Tally};
 
 const STYLE: &str = "body{font:14px sans-serif;margin:2em}table{border-collapse:collapse}\
 td,th{border:1px solid #ccc;padding:.3em .6em;text-align:right}td:first-child,td.text{\
@@ -24,16 +24,32 @@ pub fn status_page(stats: &Stats) -> String {
     for (name, help, _) in stats.total.columns() {
         let _ = write!(page, "<th title=\"{help}\">{}</th>", name.replace('_', " "));
     }
-    page.push_str("</tr>\n");
+    page.push_str(
+        "<th title=\"Mean and 99th percentile of those who were held.\">hold time</th>\
+         <th title=\"Mean and 99th percentile.\">connect time</th></tr>\n",
+    );
     for route in &stats.routes {
         row(&mut page, route);
     }
     page.push_str("<tr><td>total</td><td></td><td></td><td></td>");
-    for (_, _, value) in stats.total.columns() {
+    numbers(&mut page, &stats.total, &stats.hold_time, &stats.connect_time);
+    page.push_str("</table></body></html>\n");
+    page
+}
+
+/// The rest of a row.
+fn numbers(page: &mut String, tally: &Tally, hold: &Histogram, connect: &Histogram) {
+    for (_, _, value) in tally.columns() {
         let _ = write!(page, "<td>{value}</td>");
     }
-    page.push_str("</tr>\n</table></body></html>\n");
-    page
+    for histogram in [hold, connect] {
+        let _ = match histogram.mean_and_p99_ms() {
+            None => write!(page, "<td></td>"),
+            Some((mean, None)) => write!(page, "<td>{mean:.1} ms, more</td>"),
+            Some((mean, Some(most))) => write!(page, "<td>{mean:.1} ms, &le; {most} ms</td>"),
+        };
+    }
+    page.push_str("</tr>\n");
 }
 
 fn row(page: &mut String, route: &RouteStats) {
@@ -50,10 +66,7 @@ fn row(page: &mut String, route: &RouteStats) {
         escaped(&route.listen.to_string()),
         escaped(&target(&route.target)),
     );
-    for (_, _, value) in route.tally.columns() {
-        let _ = write!(page, "<td>{value}</td>");
-    }
-    page.push_str("</tr>\n");
+    numbers(page, &route.tally, &route.hold_time, &route.connect_time);
 }
 
 fn target(target: &RouteTarget) -> String {
@@ -100,5 +113,6 @@ mod tests {
         assert!(page.contains("10.0.0.1:5432, epoch 7, ready, trusted for 900 ms"), "{page}");
         assert!(page.contains("10.0.0.9:2379 (dead, 0 open)"), "{page}");
         assert!(!page.contains("<script"), "{page}");
+        assert!(page.contains("<td>3.0 ms, &le; 5 ms</td>"), "{page}");
     }
 }

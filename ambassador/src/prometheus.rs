@@ -19,6 +19,14 @@ pub fn prometheus_text(stats: &Stats) -> String {
             line(&mut text, &metric, &[("route", &route.name)], value);
         }
     }
+    for (name, help, value) in stats.total.columns() {
+        let gauge = name.ends_with("_now");
+        let (kind, suffix) = if gauge { ("gauge", "") } else { ("counter", "_total") };
+        // A name of its own: beside the routes' lines a sum over them would count it twice.
+        let metric = format!("mainstay_ambassador_all_{name}{suffix}");
+        head(&mut text, &metric, &format!("{help} Over all routes, former ones too."), kind);
+        line(&mut text, &metric, &[], value);
+    }
     let metric = "mainstay_ambassador_forwarding";
     head(&mut text, metric, "1 if an arriving client would be forwarded.", "gauge");
     for route in &routes {
@@ -27,6 +35,11 @@ pub fn prometheus_text(stats: &Stats) -> String {
     targets(&mut text, &routes);
     histogram(&mut text, "hold", "Time that held clients waited.", &routes, |r| &r.hold_time);
     histogram(&mut text, "connect", "Time to connect to a target.", &routes, |r| &r.connect_time);
+    for (name, of) in [("all_hold", &stats.hold_time), ("all_connect", &stats.connect_time)] {
+        let metric = format!("mainstay_ambassador_{name}_seconds");
+        head(&mut text, &metric, "As each route's, over all, former ones too.", "histogram");
+        samples(&mut text, &metric, &[], of);
+    }
     let metric = "mainstay_ambassador_accept_paused_total";
     head(&mut text, metric, "Pauses for want of descriptors or memory.", "counter");
     line(&mut text, metric, &[], stats.accept_paused);
@@ -66,16 +79,19 @@ fn histogram(
     let metric = format!("mainstay_ambassador_{name}_seconds");
     head(text, &metric, help, "histogram");
     for route in routes {
-        let (histogram, name) = (of(route), ("route", route.name.as_str()));
-        let bucket = format!("{metric}_bucket");
-        for (bound_ms, count) in &histogram.at_most_ms {
-            let bound = (*bound_ms as f64 / 1e3).to_string();
-            line(text, &bucket, &[name, ("le", &bound)], count);
-        }
-        line(text, &bucket, &[name, ("le", "+Inf")], histogram.count);
-        line(text, &format!("{metric}_sum"), &[name], histogram.sum_us as f64 / 1e6);
-        line(text, &format!("{metric}_count"), &[name], histogram.count);
+        samples(text, &metric, &[("route", &route.name)], of(route));
     }
+}
+
+fn samples(text: &mut String, metric: &str, labels: &[(&str, &str)], of: &Histogram) {
+    let bucket = format!("{metric}_bucket");
+    let bounds = of.at_most_ms.iter().map(|(ms, count)| ((*ms as f64 / 1e3).to_string(), *count));
+    for (bound, count) in bounds.chain([("+Inf".to_owned(), of.count)]) {
+        let labels: Vec<_> = labels.iter().copied().chain([("le", bound.as_str())]).collect();
+        line(text, &bucket, &labels, count);
+    }
+    line(text, &format!("{metric}_sum"), labels, of.sum_us as f64 / 1e6);
+    line(text, &format!("{metric}_count"), labels, of.count);
 }
 
 fn head(text: &mut String, metric: &str, help: &str, kind: &str) {
@@ -109,6 +125,9 @@ mod tests {
             "mainstay_ambassador_hold_seconds_bucket{route=\"etcd\",le=\"+Inf\"} 1\n",
             "mainstay_ambassador_hold_seconds_sum{route=\"etcd\"} 0.003\n",
             "mainstay_ambassador_accept_paused_total 2\n",
+            "mainstay_ambassador_all_arrived_total 9\n",
+            "mainstay_ambassador_all_hold_seconds_bucket{le=\"0.005\"} 2\n",
+            "mainstay_ambassador_all_hold_seconds_count 2\n",
         ] {
             assert!(text.contains(wanted), "no `{wanted}` in\n{text}");
         }

@@ -6,13 +6,14 @@
 use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 use tokio::time::sleep;
 
 use crate::address::Address;
+use crate::ambassador::Standing;
 use crate::config::{RouteConfig, Source};
 use crate::conn::Conn;
 use crate::moment::Moment;
@@ -28,7 +29,7 @@ pub(crate) struct Router {
     pub(crate) config: RouteConfig,
     /// Where it really listens.
     pub(crate) address: Address,
-    pub(crate) counters: Counters,
+    pub(crate) counters: Arc<Counters>,
     state: Mutex<State>,
     /// The last generation that is cut.
     cut: watch::Sender<Generation>,
@@ -55,7 +56,7 @@ enum Answer {
 }
 
 impl Router {
-    pub(crate) fn new(config: RouteConfig, address: Address) -> Router {
+    pub(crate) fn new(config: RouteConfig, address: Address, counters: Arc<Counters>) -> Router {
         let route = match &config.source {
             Source::Leader(_) => Route::to_leader(config.limits()),
             Source::Upstreams(upstreams) => Route::to_upstreams(
@@ -69,7 +70,7 @@ impl Router {
         Router {
             config,
             address,
-            counters: Counters::default(),
+            counters,
             state: Mutex::new(State { route, waiting: HashMap::new() }),
             cut: watch::Sender::new(Generation(0)),
             retired: AtomicBool::new(false),
@@ -188,6 +189,22 @@ impl Router {
     fn lock(&self) -> MutexGuard<'_, State> {
         // A step that panicked changed one client at most; the others must go on.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it takes its leader from there.
+    pub(crate) fn follows(&self, source: &watch::Receiver<RouteState>) -> bool {
+        matches!(&self.config.source, Source::Leader(ours) if ours.same_channel(source))
+    }
+
+    pub(crate) fn standing(&self) -> Standing {
+        let now = Moment::now();
+        let state = self.lock();
+        Standing {
+            version: state.route.leader().map_or(u64::MAX, |news| news.version),
+            forwards: state.route.is_forwarding(now),
+            open: state.route.forwarded(),
+            routes: 1,
+        }
     }
 
     pub(crate) fn stats(&self) -> RouteStats {

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
@@ -38,12 +38,16 @@ pub(crate) async fn serve(
         held: Duration::ZERO,
         connect: Duration::ZERO,
         bytes: (0, 0),
-        logged: !matches!(log, AccessLog::Off),
+        logged: router.config.access_log && !matches!(log, AccessLog::Off),
         router: &router,
     };
     let end = session.run(client).await;
     router.counters.ended(end);
+    if !session.logged {
+        return;
+    }
     log.tell(&Access {
+        ended_unix_ms: unix_ms(),
         route: &router.config.name,
         client: session.source,
         target: session.target.as_ref(),
@@ -54,6 +58,11 @@ pub(crate) async fn serve(
         bytes_out: session.bytes.1,
         end,
     });
+}
+
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 struct Session<'a> {

@@ -17,8 +17,12 @@ const BOUNDS_MS: [u64; 12] = [1, 2, 5, 10, 25, 100, 250, 1_000, 2_500, 5_000, 10
 pub struct Stats {
     /// Every route by name, those too that were removed and still have connections.
     pub routes: Vec<RouteStats>,
-    /// The sum over `routes`.
+    /// Over `routes`, and those that are gone.
     pub total: Tally,
+    /// As each route's, over all of them and those that are gone.
+    pub hold_time: Histogram,
+    /// As each route's, over all of them and those that are gone.
+    pub connect_time: Histogram,
     /// Most clients served at once.
     pub connections_max: usize,
     /// Times that accepting paused for want of file descriptors or memory.
@@ -32,7 +36,7 @@ pub struct RouteStats {
     pub name: String,
     /// Where it really listens.
     pub listen: Address,
-    /// Removed or replaced by a reload; only finishes what it has.
+    /// Removed by a reload; only finishes what it has.
     pub retired: bool,
     /// An arriving client would be forwarded now.
     pub forwarding: bool,
@@ -137,9 +141,14 @@ impl Tally {
         ]
     }
 
-    pub(crate) fn add(&mut self, other: &Tally) {
+    /// Adds who is there now, and no count.
+    pub(crate) fn add_now(&mut self, other: &Tally) {
         self.open_now += other.open_now;
         self.held_now += other.held_now;
+    }
+
+    pub(crate) fn add(&mut self, other: &Tally) {
+        self.add_now(other);
         self.arrived += other.arrived;
         self.held += other.held;
         self.connected += other.connected;
@@ -164,6 +173,31 @@ pub struct Histogram {
     pub count: u64,
     /// Their sum, microseconds.
     pub sum_us: u64,
+}
+
+impl Histogram {
+    pub(crate) fn add(&mut self, other: &Histogram) {
+        if self.at_most_ms.is_empty() {
+            self.at_most_ms = BOUNDS_MS.iter().map(|bound| (*bound, 0)).collect();
+        }
+        for (sum, more) in self.at_most_ms.iter_mut().zip(&other.at_most_ms) {
+            sum.1 += more.1;
+        }
+        self.count += other.count;
+        self.sum_us += other.sum_us;
+    }
+
+    /// Mean, and a bound that 99 of 100 keep (the bucket's; none if they are beyond the last), both
+    /// in milliseconds.
+    pub(crate) fn mean_and_p99_ms(&self) -> Option<(f64, Option<u64>)> {
+        if self.count == 0 {
+            return None;
+        }
+        let wanted = self.count - self.count / 100;
+        let bound = self.at_most_ms.iter().find(|(_, count)| *count >= wanted);
+        let mean = self.sum_us as f64 / self.count as f64 / 1e3;
+        Some((mean, bound.map(|(bound, _)| *bound)))
+    }
 }
 
 #[derive(Debug, Default)]
@@ -192,7 +226,7 @@ impl Timer {
     }
 }
 
-/// A route's counters; shared by all of its connections.
+/// A route's counters; shared by all of its connections, and by its successors over reloads.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub arrived: AtomicU64,
@@ -269,5 +303,11 @@ pub(crate) fn example() -> Stats {
     let upstream = UpstreamStats { address: address("10.0.0.9:2379"), alive: false, open: 0 };
     let routes =
         vec![route("pg\"1\"", leader), route("etcd", RouteTarget::Upstreams(vec![upstream]))];
-    Stats { routes, total: Tally::default(), connections_max: 100, accept_paused: 2 }
+    let total = Tally { arrived: 9, ..Tally::default() };
+    let mut hold_time = Histogram::default();
+    for route in &routes {
+        hold_time.add(&route.hold_time);
+    }
+    let connect_time = Histogram::default();
+    Stats { routes, total, hold_time, connect_time, connections_max: 100, accept_paused: 2 }
 }

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 const ROLE: &str = "MAINSTAY_CROWD_ROLE";
+const CROWD: &str = "MAINSTAY_CROWD_ORDERS";
 
 fn start(target: SocketAddr) -> (watch::Sender<RouteState>, Ambassador, SocketAddr) {
     let (says, hears) = watch::channel(RouteState {
@@ -20,7 +21,7 @@ fn start(target: SocketAddr) -> (watch::Sender<RouteState>, Ambassador, SocketAd
         leader: Some(target.into()),
         ready: true,
         trusted_until: Moment::now() + Duration::from_secs(3600),
-        attested: None,
+        ..RouteState::unknown()
     });
     let listen = "127.0.0.1:0".parse().expect("an address");
     let mut config = RouteConfig::new("db", listen, Source::Leader(hears));
@@ -51,11 +52,12 @@ fn echo(client: &mut TcpStream) {
 struct Role(Child);
 
 impl Role {
-    fn start(test: &str, role: &str) -> Role {
+    fn start(test: &str, role: &str, orders: &str) -> Role {
         let program = std::env::current_exe().expect("this program");
         let child = Command::new(program)
             .args([test, "--exact", "--nocapture", "--test-threads=1"])
             .env(ROLE, role)
+            .env(CROWD, orders)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -75,8 +77,8 @@ impl Drop for Role {
     }
 }
 
-/// Reads "@PORT@" from among what the test harness prints.
-fn port(role: &mut Role) -> SocketAddr {
+/// Reads what stands between two marks, among what the test harness prints.
+fn word(role: &mut Role) -> String {
     let mut out = role.0.stdout.take().expect("piped");
     let mut said = String::new();
     let mut byte = [0];
@@ -85,8 +87,17 @@ fn port(role: &mut Role) -> SocketAddr {
         said.push(char::from(byte[0]));
     }
     role.0.stdout = Some(out);
-    let port = said.split('@').nth(1).expect("between two marks");
-    SocketAddr::from(([127, 0, 0, 1], port.parse().expect("a port")))
+    said.split('@').nth(1).expect("between two marks").to_owned()
+}
+
+/// Where a role listens.
+fn port(role: &mut Role) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], word(role).parse().expect("a port")))
+}
+
+fn say(word: &str) {
+    let mut out = std::io::stdout();
+    write!(out, "@{word}@").and_then(|()| out.flush()).expect("the parent listens");
 }
 
 /// An echo service for thousands, on one thread; until its standard input ends.
@@ -97,8 +108,7 @@ fn serve() {
         socket.bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
         let listener = socket.listen(4096).expect("listening");
         let port = listener.local_addr().expect("bound").port();
-        let mut out = std::io::stdout();
-        write!(out, "@{port}@").and_then(|()| out.flush()).expect("the parent listens");
+        say(&port.to_string());
         std::thread::spawn(|| {
             let _ = std::io::stdin().read(&mut [0]);
             std::process::exit(0);
@@ -118,42 +128,56 @@ fn resident_kib() -> u64 {
     line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
 }
 
-/// 5,000 clients connected and silent: all are served, and each costs a few KiB at most.
-#[test]
-fn five_thousand_idle_clients() {
-    const TEST: &str = "five_thousand_idle_clients";
-    if Role::is("service") {
-        return serve();
-    }
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    let clients = if limit.is_none_or(|limit| limit >= 16_000) { 5000 } else { 200 };
-    if clients < 5000 {
-        eprintln!("SKIPPED: {TEST}: 5,000 need 16,000 descriptors; testing with {clients}");
-    }
-    let mut service = Role::start(TEST, "service");
-    let (_says, ambassador, at) = start(port(&mut service));
-    let mut crowd: Vec<TcpStream> = Vec::with_capacity(clients);
-    echo(&mut connect(at));
-    let before_kib = resident_kib();
-    for _ in 0..clients {
-        crowd.push(connect(at));
-    }
-    for client in &mut crowd {
-        echo(client);
-    }
-    let each_kib = resident_kib().saturating_sub(before_kib) / clients as u64;
-    let open = ambassador.stats().total.open_now;
-    assert!(open >= clients as u64, "{open} open");
-    println!("{each_kib} KiB each");
-    assert!(each_kib <= 8, "{each_kib} KiB of memory for each idle client");
-    // One newcomer is served as ever, and all are cut together.
-    echo(&mut connect(at));
-    drop(_says);
-    drop(ambassador);
+/// The child: connects as many clients as it is told to, has each served once, and says so. Then
+/// they are silent, until all of them are cut.
+fn crowd() {
+    let told = std::env::var(CROWD).expect("its orders");
+    let (at, clients) = told.split_once(' ').expect("where and how many");
+    let at = at.parse().expect("an address");
+    let mut crowd: Vec<TcpStream> =
+        (0..clients.parse().expect("a number")).map(|_| connect(at)).collect();
+    crowd.iter_mut().for_each(echo);
+    say("silent");
     for client in &mut crowd {
         let ended = client.read(&mut [0]);
         assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
     }
+    say("cut");
+}
+
+/// 10,000 clients connected and silent: all are served, and each costs a few KiB at most.
+#[test]
+fn ten_thousand_idle_clients() {
+    const TEST: &str = "ten_thousand_idle_clients";
+    const CLIENTS: u64 = 10_000;
+    if Role::is("service") {
+        return serve();
+    }
+    if Role::is("crowd") {
+        return crowd();
+    }
+    // The proxy needs two descriptors for each, and some for itself.
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let clients = CLIENTS.min((limit.unwrap_or(u64::MAX).saturating_sub(600)) / 2);
+    if clients < CLIENTS {
+        eprintln!("SKIPPED: {TEST}: {CLIENTS} need 20,600 descriptors; testing with {clients}");
+    }
+    let mut service = Role::start(TEST, "service", "");
+    let (says, ambassador, at) = start(port(&mut service));
+    echo(&mut connect(at));
+    let before_kib = resident_kib();
+    let mut crowd = Role::start(TEST, "crowd", &format!("{at} {clients}"));
+    assert_eq!(word(&mut crowd), "silent");
+    let each_kib = resident_kib().saturating_sub(before_kib) as f64 / clients as f64;
+    let open = ambassador.stats().total.open_now;
+    assert!(open >= clients, "{open} open");
+    println!("{each_kib:.1} KiB each, of {clients}");
+    assert!(each_kib <= 8.0, "{each_kib} KiB of memory for each idle client");
+    // One newcomer is served as ever, and all are cut together.
+    echo(&mut connect(at));
+    drop(says);
+    drop(ambassador);
+    assert_eq!(word(&mut crowd), "cut");
 }
 
 /// No descriptor left in the proxy's process: its clients wait in the kernel's queue, accepting
@@ -164,7 +188,7 @@ fn out_of_descriptors() {
     if Role::is("proxy") {
         return starve();
     }
-    let mut proxy = Role::start(TEST, "proxy");
+    let mut proxy = Role::start(TEST, "proxy", "");
     let at = port(&mut proxy);
     let mut crowd: Vec<TcpStream> = (0..20).map(|_| connect(at)).collect();
     drop(proxy.0.stdin.take()); // starves for a while, then reports and serves
@@ -198,8 +222,7 @@ fn starve() {
         hoard.push(file);
     }
     let began = Instant::now();
-    let mut out = std::io::stdout();
-    write!(out, "@{}@", at.port()).and_then(|()| out.flush()).expect("the parent listens");
+    say(&at.port().to_string());
     let _ = std::io::stdin().read(&mut [0]);
     // All of the crowd is in the queues; some failures to accept are wanted.
     while ambassador.stats().accept_paused < 8 {

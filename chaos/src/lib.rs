@@ -14,5 +14,6 @@ pub mod pgbench;
 pub mod report;
 pub mod run;
 pub mod store;
+pub mod switchover;
 pub mod workload;
 pub mod world;

@@ -30,6 +30,8 @@ enum Command {
     Store(mainstay_chaos::store::Options),
     /// Compare pgbench with and without Mainstay, in one run
     Pgbench(mainstay_chaos::pgbench::Options),
+    /// Hand leadership over again and again, under clients that reconnect per transaction
+    Switchover(mainstay_chaos::switchover::Options),
 }
 
 #[derive(Debug, Args)]
@@ -104,5 +106,6 @@ async fn run(command: Command) -> Result<()> {
             unreachable!("it is run elsewhere")
         }
         Command::Pgbench(options) => mainstay_chaos::pgbench::run(&options).await,
+        Command::Switchover(options) => mainstay_chaos::switchover::run(&options).await,
     }
 }

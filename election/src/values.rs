@@ -327,6 +327,19 @@ pub enum Request {
         /// When it was asked for.
         at: UnixMs,
     },
+    /// A switchover for later: the leader puts the switchover itself in its place when the time
+    /// has come. Until then it allows and changes nothing.
+    #[serde(rename = "switchover-scheduled")]
+    SwitchoverScheduled {
+        /// To whom; absent is to the best.
+        target: Option<NodeName>,
+        /// The epoch to be left. In a later one the request is stale.
+        epoch: Epoch,
+        /// When it was asked for.
+        at: UnixMs,
+        /// When it is due, by the leader's clock.
+        due: UnixMs,
+    },
     /// What became of a switchover that did not happen, in its request's place: the leader goes
     /// on. The next request replaces it.
     #[serde(rename = "switchover-refused")]
@@ -375,10 +388,19 @@ pub enum Request {
 pub struct Ambassador {
     /// Its id, unique per process.
     pub id: String,
-    /// Where clients connect, as `host:port`.
+    /// Where clients connect.
     pub listen: String,
     /// Its program's version.
     pub version: String,
+    /// It acts by the key `leader` as it was put at this revision, or later.
+    #[serde(default)]
+    pub acts_on: u64,
+    /// Clients that arrive are forwarded to that leader.
+    #[serde(default)]
+    pub forwards: bool,
+    /// Clients still connected to a leader, while none is forwarded; else it is not told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open: Option<u64>,
 }
 
 /// `history/<epoch>`: how an epoch began. Written in the transaction that took it.

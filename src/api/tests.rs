@@ -6,7 +6,8 @@ use super::*;
 
 fn snapshot(condition: Condition) -> Arc<Snapshot> {
     let status = "{\"epoch\":7}".to_owned();
-    Arc::new(Snapshot { condition, status, metrics: "m 1\n".to_owned(), at: Instant::now() })
+    let (metrics, at) = ("m 1\n".to_owned(), Instant::now());
+    Arc::new(Snapshot { condition, status, metrics, ambassador: None, at })
 }
 
 async fn start(
@@ -92,4 +93,36 @@ async fn those_who_say_nothing_give_their_places_back() {
         idlers.push(TcpStream::connect(address).await.unwrap());
     }
     assert_eq!(code(address, "/health").await, "200");
+}
+
+#[tokio::test]
+async fn an_ambassador_shows_its_numbers_alone_and_beside_a_replica() {
+    use mainstay_ambassador::{Ambassador, RouteConfig, Settings, Source, UpstreamsConfig};
+    let upstreams = Source::Upstreams(UpstreamsConfig::new(vec!["127.0.0.1:1".parse().unwrap()]));
+    let route = RouteConfig::new("a-route", "127.0.0.1:0".parse().unwrap(), upstreams);
+    let running = Ambassador::start(Settings { threads: 1, ..Settings::default() }, vec![route]);
+    let running = Arc::new(running.unwrap());
+
+    let (address, publish) = start(Condition::Following, Limits::default()).await;
+    assert_eq!(code(address, "/ambassador").await, "404");
+    let mut beside = (*snapshot(Condition::Following)).clone();
+    beside.ambassador = Some(Arc::new(running.stats()));
+    publish.send_replace(Arc::new(beside));
+    let page = ask(address, "GET /ambassador").await;
+    assert!(page.contains("text/html") && page.contains("a-route"), "{page}");
+
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let alone = listener.local_addr().unwrap();
+    let serving = ambassador::serve(listener, running, || "more 1\n".into(), Limits::default());
+    tokio::spawn(serving);
+    let page = ask(alone, "GET /").await;
+    assert!(page.contains("text/html") && page.contains("a-route"), "{page}");
+    let json = ask(alone, "GET /ambassador.json").await;
+    let json: serde_json::Value =
+        serde_json::from_str(json.split_once("\r\n\r\n").unwrap().1).unwrap();
+    assert_eq!(json["routes"][0]["name"], "a-route");
+    let metrics = ask(alone, "GET /metrics").await;
+    assert!(metrics.contains("mainstay_ambassador_open_now") && metrics.ends_with("more 1\n"));
+    assert_eq!([code(alone, "/health").await, code(alone, "/x").await], ["200", "404"]);
+    assert_eq!(ask(alone, "DELETE /").await[9..12], *"405");
 }

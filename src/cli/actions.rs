@@ -4,24 +4,27 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::complaint::Complaint;
-use crate::config::{AmbassadorConfig, ClusterConfig, RunConfig};
+use crate::config::{AmbassadorConfig, RunConfig};
+use crate::proxy::Reload;
 
 /// The commands that need more than configuration and coordinator.
 pub trait Actions {
-    /// `run`: one replica, until it is told to end.
+    /// `run`: one replica, until it is told to end. `reload` reads the configuration again.
     ///
     /// # Errors
     /// It could not start, or had to end.
-    fn run(&self, config: RunConfig) -> Result<ExitCode, Complaint>;
+    fn run(&self, config: RunConfig, reload: Reload) -> Result<ExitCode, Complaint>;
 
-    /// `ambassador`: the proxy alone, until it is told to end.
+    /// `ambassador`: the proxy alone, until it is told to end. With `take_over` it takes the place
+    /// of the one that started it.
     ///
     /// # Errors
     /// It could not start, or had to end.
     fn ambassador(
         &self,
-        cluster: ClusterConfig,
-        ambassador: AmbassadorConfig,
+        config: AmbassadorConfig,
+        reload: Reload,
+        take_over: bool,
     ) -> Result<ExitCode, Complaint>;
 
     /// `secret new`: a new cluster secret, as text.

@@ -36,7 +36,14 @@ pub(super) enum Command {
         command: Vec<String>,
     },
     /// Run only an ambassador, which forwards clients to the leader
-    Ambassador,
+    ///
+    /// SIGHUP reads the configuration again. SIGUSR2 starts a successor, which takes the listening
+    /// sockets over; open connections go on for ambassador.drain_timeout.
+    Ambassador {
+        /// Take over from the ambassador that started this one (what SIGUSR2 does)
+        #[arg(long, hide = true)]
+        take_over: bool,
+    },
     /// Say who leads, what is safe and what to do
     Status {
         /// As JSON
@@ -51,6 +58,12 @@ pub(super) enum Command {
         /// To this node; otherwise to the best
         #[arg(long, value_name = "NODE")]
         to: Option<String>,
+        /// At this time, such as 2030-01-31T03:00:00Z, or after this span, such as 90m
+        #[arg(long, value_name = "TIME", conflicts_with = "no_wait")]
+        at: Option<String>,
+        /// Withdraw the switchover that is asked for or scheduled, if it has not begun
+        #[arg(long, conflicts_with_all = ["to", "at", "no_wait"])]
+        cancel: bool,
         /// Ask only; do not wait until it is done
         #[arg(long)]
         no_wait: bool,

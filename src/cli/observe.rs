@@ -104,7 +104,7 @@ pub(super) async fn view(coordinator: &dyn Coordinator) -> Result<View, Complain
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "for map_err")]
-fn unreachable(error: mainstay_election::coordinator::CoordinatorError) -> Complaint {
+pub(super) fn unreachable(error: mainstay_election::coordinator::CoordinatorError) -> Complaint {
     Complaint::failure(error.to_string())
         .with_fix("check that the address in `coordination` is right and reachable from here")
 }

@@ -2,15 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use mainstay_election::coordinator::Coordinator;
-use mainstay_election::values::{Epoch, NodeName, Request};
+use mainstay_election::coordinator::{Compare, Coordinator, Outcome, Write};
+use mainstay_election::values::{Epoch, NodeName, Request, keys};
 use mainstay_election::view::View;
 
 use super::complaint::Complaint;
-use super::observe::{SWITCHOVER, now, put, view, with_coordinator};
+use super::observe::{SWITCHOVER, now, put, unreachable, view, with_coordinator};
 use super::say;
 use crate::config::ClusterConfig;
 use crate::switchover::check;
+use crate::when;
 
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// The service's own stop may take its time; this long nobody waits at a terminal.
@@ -19,19 +20,78 @@ const PATIENCE: Duration = Duration::from_secs(300);
 pub(super) fn ask(
     cluster: &ClusterConfig,
     to: Option<String>,
+    at: Option<String>,
     wait: bool,
 ) -> Result<(), Complaint> {
     let target = to.map(|name| name.parse::<NodeName>()).transpose();
     let target = target.map_err(|bad| Complaint::misuse(bad.to_string()))?;
+    let due = at.map(|at| when::parse(&at, now())).transpose().map_err(Complaint::misuse)?;
+    if let Some(due) = due.filter(|due| *due < now()) {
+        let what = format!("{} has passed", when::text(due));
+        return Err(Complaint::misuse(what).with_fix("give a time to come, or leave out --at"));
+    }
     with_coordinator(cluster, async |coordinator| {
         let view = view(coordinator).await?;
         let epoch = check(&view, target.as_ref())
             .map_err(|refusal| Complaint::failure(refusal.what).with_fix(refusal.fix))?;
         let to = target.as_ref().map_or("the best follower", |target| target.as_str()).to_owned();
+        refuse_second(&view, epoch)?;
+        if let Some(due) = due {
+            let target = target.clone();
+            let request = Request::SwitchoverScheduled { target, epoch, at: now(), due };
+            put(coordinator, &view, SWITCHOVER, &request).await?;
+            let due = when::text(due);
+            return say(&format!(
+                "leadership of epoch {epoch} goes to {to} at {due}, if it can then; a failover \
+                 before that, or `mainstay switchover --cancel`, withdraws it\n"
+            ));
+        }
         let request = Request::Switchover { target: target.clone(), epoch, at: now() };
         put(coordinator, &view, SWITCHOVER, &request).await?;
         say(&format!("asked to hand leadership of epoch {epoch} to {to}\n"))?;
         if wait { tell_steps(coordinator, epoch, target.as_ref()).await } else { Ok(()) }
+    })
+}
+
+/// One that is being carried out must be found as it was asked for when it is answered.
+fn refuse_second(view: &View, current: Epoch) -> Result<(), Complaint> {
+    match view.requests.get(SWITCHOVER).map(|request| &request.value) {
+        Some(Request::Switchover { epoch, .. }) if *epoch == current => {
+            let fix = "follow it with `mainstay status --watch`";
+            Err(Complaint::failure("a switchover is under way").with_fix(fix))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Withdraws what is asked for or scheduled, unless it has begun.
+pub(super) fn cancel(cluster: &ClusterConfig) -> Result<String, Complaint> {
+    with_coordinator(cluster, async |coordinator| {
+        let view = view(coordinator).await?;
+        let nothing = "no switchover is asked for or scheduled";
+        let Some(request) = view.requests.get(SWITCHOVER) else {
+            return Err(Complaint::failure(nothing));
+        };
+        let begun = Complaint::failure("the switchover has begun")
+            .with_fix("follow it with `mainstay status --watch`");
+        match &request.value {
+            Request::SwitchoverScheduled { .. } => {}
+            Request::Switchover { .. } => {
+                // Who has begun is not ready any more; who has not may begin just now, and then
+                // what it was asked for is not there any more when it ends: no harm.
+                if !view.leader.as_ref().is_some_and(|leader| leader.value.ready) {
+                    return Err(begun);
+                }
+            }
+            _ => return Err(Complaint::failure(nothing)),
+        }
+        let unchanged = Compare::Value(keys::request(SWITCHOVER), request.raw.clone());
+        let delete = Write::Delete(keys::request(SWITCHOVER));
+        let outcome = coordinator.transact(vec![unchanged], vec![delete]).await;
+        match outcome.map_err(unreachable)? {
+            Outcome::Done(_) => Ok("the switchover is withdrawn\n".to_owned()),
+            Outcome::Refused => Err(begun),
+        }
     })
 }
 

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use mainstay_election::machine::OnQuorumLoss;
 use mainstay_election::values::{Durability, MaxLag, NodeName, Tags};
 use mainstay_election::{CoordinationAddress, EtcdOptions, Login};
 
@@ -10,9 +11,11 @@ use super::document::Document;
 use super::problem::{ConfigError, Problem};
 use super::schema;
 use super::types::{
-    AmbassadorConfig, CheckConfig, ClusterConfig, HoldConfig, PeerConfig, ProcessConfig,
-    ReadyConfig, ReadyProbe, RestartConfig, RouteConfig, RouteTo, RunConfig, SecretText,
+    AmbassadorConfig, ClusterConfig, PeerConfig, ProcessConfig, ReadyConfig, ReadyProbe,
+    RestartConfig, RunConfig, SecretText,
 };
+
+mod ambassador;
 
 /// What a value stands for while a problem with it is already on the list.
 const UNUSED: &str = "";
@@ -37,7 +40,17 @@ impl Document {
             state_dir: PathBuf::from(builder.required("state_dir", "\"/var/lib/mainstay\"")),
             mount: PathBuf::from(builder.required("mount", "\"/var/lib/postgresql/data\"")),
             secret: builder.secret(),
-            durability: builder.durability(),
+            durability: match self.text("durability").as_deref() {
+                Some("async") => Durability::Async,
+                _ => Durability::Sync,
+            },
+            voters: count(builder.defaulted(self.number("voters"))),
+            write_quorum: self.number("write_quorum").map(count),
+            on_quorum_loss: match self.text("on_quorum_loss").as_deref() {
+                Some("degrade") => OnQuorumLoss::Degrade,
+                _ => OnQuorumLoss::Wait,
+            },
+            suspect_after: builder.defaulted(self.duration("suspect_after")),
             max_lag: MaxLag {
                 bytes: self.size("max_lag.bytes"),
                 ms: self.duration("max_lag.time").map(millis),
@@ -55,6 +68,7 @@ impl Document {
             ambassador: if self.is_given("ambassador") { builder.ambassador() } else { None },
         };
         builder.check_directories(&config);
+        builder.check_quorum(&config);
         builder.done(config)
     }
 
@@ -68,17 +82,16 @@ impl Document {
         builder.done(cluster)
     }
 
-    /// All that `mainstay ambassador` needs.
+    /// All that `mainstay ambassador` needs: no replica's keys, and no coordinator's either if no
+    /// route asks for one.
     ///
     /// # Errors
     /// Everything that is missing or does not go together, at once.
-    pub fn ambassador(&self) -> Result<(ClusterConfig, AmbassadorConfig), ConfigError> {
+    pub fn ambassador(&self) -> Result<AmbassadorConfig, ConfigError> {
         let mut builder = Builder::new(self);
-        let cluster = builder.cluster();
-        let ambassador = builder.ambassador();
-        match (builder.problems.is_empty(), ambassador) {
-            (true, Some(ambassador)) => Ok((cluster, ambassador)),
-            _ => Err(ConfigError { problems: builder.problems }),
+        match builder.ambassador() {
+            Some(ambassador) => builder.done(ambassador),
+            None => Err(ConfigError { problems: builder.problems }),
         }
     }
 
@@ -109,7 +122,7 @@ impl<'a> Builder<'a> {
     fn required(&mut self, path: &str, example: &str) -> String {
         self.document.text(path).unwrap_or_else(|| {
             let key = schema::find(path).expect("only keys of the schema are required");
-            self.problems.push(Problem::missing(key, example));
+            self.say(Problem::missing(key, example));
             UNUSED.to_owned()
         })
     }
@@ -120,7 +133,14 @@ impl<'a> Builder<'a> {
 
     fn refuse(&mut self, path: &str, what: String, fix: &str) {
         let source = self.document.source(path);
-        self.problems.push(Problem { source, what, fix: fix.to_owned() });
+        self.say(Problem { source, what, fix: fix.to_owned() });
+    }
+
+    /// Each only once: replica and ambassador want some of the same keys.
+    fn say(&mut self, problem: Problem) {
+        if !self.problems.contains(&problem) {
+            self.problems.push(problem);
+        }
     }
 
     fn socket(&self, path: &str) -> SocketAddr {
@@ -130,6 +150,11 @@ impl<'a> Builder<'a> {
 
     fn cluster(&mut self) -> ClusterConfig {
         let service = self.required("service", "\"orders-db\"");
+        self.coordination_of(service)
+    }
+
+    /// The coordinator, as seen by those who care for `service`.
+    fn coordination_of(&mut self, service: String) -> ClusterConfig {
         let coordination = self.required("coordination", "\"etcd://10.0.1.5:2379\"");
         ClusterConfig {
             service,
@@ -197,15 +222,36 @@ impl<'a> Builder<'a> {
         SecretText::new(UNUSED)
     }
 
-    fn durability(&mut self) -> Durability {
-        if self.document.text("durability").as_deref() == Some("sync") {
+    /// What contradicts itself in sync durability.
+    fn check_quorum(&mut self, config: &RunConfig) {
+        if config.durability == Durability::Async {
+            return;
+        }
+        let voters = config.voters;
+        if voters == 1 {
             self.refuse(
-                "durability",
-                "`durability` is \"sync\", which is not built yet".to_owned(),
-                "use \"async\": a failover may then lose the newest acknowledged writes",
+                "voters",
+                "`voters` is 1 and `durability` is \"sync\": there would be one copy".to_owned(),
+                "set voters = 3 (one may then be lost), or durability = \"async\"",
             );
         }
-        Durability::Async
+        if let Some(quorum) = config.write_quorum.filter(|quorum| *quorum > voters) {
+            let majority = voters / 2 + 1;
+            self.refuse(
+                "write_quorum",
+                format!("`write_quorum` is {quorum}, but there are only {voters} voters"),
+                &format!("leave it out for a majority, {majority}, or raise `voters`"),
+            );
+        }
+        let ttl = config.cluster.ttl;
+        if config.suspect_after >= ttl {
+            let (suspect, half) = (config.suspect_after, ttl / 2);
+            self.refuse(
+                "suspect_after",
+                format!("`suspect_after` is {suspect:?}, not below `ttl`, {ttl:?}"),
+                &format!("use at most half of the ttl, {half:?}; the default is \"1s\""),
+            );
+        }
     }
 
     fn peer(&mut self) -> PeerConfig {
@@ -274,77 +320,6 @@ impl<'a> Builder<'a> {
             interval: self.defaulted(document.duration("process.ready.interval")),
             timeout: self.defaulted(document.duration("process.ready.timeout")),
         }
-    }
-
-    fn ambassador(&mut self) -> Option<AmbassadorConfig> {
-        let document = self.document;
-        let mut routes = Vec::new();
-        if let Some(listen) = document.text("ambassador.listen") {
-            let service = document.text("service").unwrap_or_default();
-            routes.push(RouteConfig {
-                name: service.clone(),
-                listen,
-                to: RouteTo::Leader(service),
-            });
-        }
-        for n in document.indexes("ambassador.route") {
-            routes.extend(self.route(n));
-        }
-        if routes.is_empty() {
-            self.refuse(
-                "ambassador.listen",
-                "the ambassador listens nowhere".to_owned(),
-                "set `ambassador.listen = \"127.0.0.1:6432\"` or an `[[ambassador.route]]`",
-            );
-            return None;
-        }
-        let hold = document.number("ambassador.hold.max");
-        Some(AmbassadorConfig {
-            hold: HoldConfig {
-                max: count(self.defaulted(hold)),
-                timeout: self.defaulted(document.duration("ambassador.hold.timeout")),
-            },
-            connect_timeout: self.defaulted(document.duration("ambassador.connect_timeout")),
-            connections_max: count(self.defaulted(document.number("ambassador.max_connections"))),
-            proxy_protocol: match document.text("ambassador.proxy_protocol").as_deref() {
-                Some("v1") => Some(1),
-                Some("v2") => Some(2),
-                _ => None,
-            },
-            accept_proxy: self.defaulted(document.bool("ambassador.accept_proxy")),
-            routes,
-        })
-    }
-
-    fn route(&mut self, n: usize) -> Option<RouteConfig> {
-        let document = self.document;
-        let at = |name: &str| format!("ambassador.route.{n}.{name}");
-        let leader = document.text(&at("service"));
-        let upstreams = document.words(&at("upstreams"));
-        let to = match (leader, upstreams) {
-            (Some(service), None) => RouteTo::Leader(service),
-            (None, Some(addresses)) => RouteTo::Upstreams {
-                addresses,
-                first_alive: document.text(&at("order")).as_deref() == Some("first-alive"),
-                check: CheckConfig {
-                    interval: self.defaulted(document.duration(&at("check.interval"))),
-                    timeout: self.defaulted(document.duration(&at("check.timeout"))),
-                    rise: count(self.defaulted(document.number(&at("check.rise")))),
-                    fall: count(self.defaulted(document.number(&at("check.fall")))),
-                },
-            },
-            _ => {
-                self.refuse(
-                    &at("listen"),
-                    format!("`ambassador.route.{n}` must lead to one of two"),
-                    "give either `service` or `upstreams`",
-                );
-                return None;
-            }
-        };
-        let listen = self.required(&at("listen"), "\"127.0.0.1:6432\"");
-        let name = document.text(&at("name")).unwrap_or_else(|| format!("route-{n}"));
-        Some(RouteConfig { name, listen, to })
     }
 
     /// A mount inside the state directory, or around it, would put the log into itself.

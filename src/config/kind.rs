@@ -24,6 +24,8 @@ pub enum Kind {
     Listen,
     /// A host, or an IP address, and a port.
     HostPort,
+    /// As `HostPort`, or `unix:/path`.
+    Service,
     /// One of these words.
     Choice(&'static [&'static str]),
     /// `true` or `false`.
@@ -46,6 +48,8 @@ pub enum Kind {
     Size,
     /// A list of words: a command and its arguments, or addresses.
     Words,
+    /// Where lines go: `off`, `stdout`, or an absolute path.
+    Log,
 }
 
 /// A value that was read and fits its kind.
@@ -104,10 +108,14 @@ impl Kind {
             },
             Kind::Socket => checked(is_socket(text), "is not an IP address and port"),
             Kind::Listen => checked(
-                is_socket(text) || text.strip_prefix("unix:/").is_some_and(|path| !path.is_empty()),
+                is_socket(text) || is_unix(text),
                 "is neither an IP address and port nor a Unix socket",
             ),
             Kind::HostPort => checked(is_host_port(text), "is not a host and port"),
+            Kind::Service => checked(
+                is_host_port(text) || is_unix(text),
+                "is neither a host and port nor a Unix socket",
+            ),
             Kind::Choice(words) => checked(words.contains(&text), "is not one of the words"),
             Kind::Bool => text.parse().map(Value::Bool).map_err(|_| "is not a yes or no".into()),
             Kind::Number { .. } => {
@@ -122,6 +130,10 @@ impl Kind {
                     _ => Err("begins as a list but is none".into()),
                 }
             }
+            Kind::Log => checked(
+                matches!(text, "off" | "stdout") || text.starts_with('/'),
+                "is neither \"off\" nor \"stdout\" nor an absolute path",
+            ),
             Kind::Words => Ok(Value::Words(text.split_whitespace().map(str::to_owned).collect())),
         }
     }
@@ -141,6 +153,7 @@ impl Kind {
             Kind::Socket => "an address such as \"127.0.0.1:7400\" or \"[::]:7400\"".into(),
             Kind::Listen => "an address such as \"127.0.0.1:6432\", or \"unix:/PATH\"".into(),
             Kind::HostPort => "a host and port such as \"10.0.1.5:7400\" or \"db-a:5432\"".into(),
+            Kind::Service => "a host and port such as \"10.0.1.5:5432\", or \"unix:/PATH\"".into(),
             Kind::Choice(words) => {
                 let quoted: Vec<_> = words.iter().map(|word| format!("{word:?}")).collect();
                 format!("one of {}", quoted.join(", "))
@@ -152,6 +165,7 @@ impl Kind {
                 span_text(Duration::from_millis(*least_ms)),
                 span_text(Duration::from_millis(*most_ms)),
             ),
+            Kind::Log => "\"off\", \"stdout\", or the path of a file".into(),
             Kind::Size => "a size such as \"512KiB\", \"64MiB\" or \"4GiB\"".into(),
             Kind::Words => {
                 "a list of texts such as [\"redis-server\", \"--port\", \"6379\"]".into()
@@ -247,6 +261,10 @@ fn words(items: &[toml::Value]) -> Result<Value, String> {
 
 fn is_socket(text: &str) -> bool {
     text.parse::<SocketAddr>().is_ok()
+}
+
+fn is_unix(text: &str) -> bool {
+    text.strip_prefix("unix:/").is_some_and(|path| !path.is_empty())
 }
 
 fn is_host_port(text: &str) -> bool {

@@ -75,6 +75,13 @@ const fn secret(path: &'static str, help: &'static str) -> Key {
 
 const SIGNALS: Kind = Kind::Choice(&["SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1"]);
 const COUNT: Kind = Kind::Number { least: 1, most: 1_000_000 };
+const HELD: Kind = Kind::Number { least: 0, most: 1_000_000 };
+const HOLD: Kind = Kind::Duration { least_ms: 100, most_ms: 3_600_000 };
+const CONNECT: Kind = Kind::Duration { least_ms: 10, most_ms: 600_000 };
+const IDLE: Kind = Kind::Duration { least_ms: 1_000, most_ms: 2_592_000_000 };
+const PROBE: Kind = Kind::Duration { least_ms: 1_000, most_ms: 32_767_000 };
+const PROBES: Kind = Kind::Number { least: 1, most: 127 };
+const PROXY: Kind = Kind::Choice(&["off", "v1", "v2"]);
 
 /// The table.
 pub const SCHEMA: &[Key] = &[
@@ -98,8 +105,32 @@ pub const SCHEMA: &[Key] = &[
     key(
         "durability",
         Kind::Choice(&["async", "sync"]),
-        Some("async"),
-        "What an acknowledged fsync is worth. `sync` is not built yet.",
+        Some("sync"),
+        "What an acknowledged fsync is worth: it is on a write quorum's disks, or on the leader's.",
+    ),
+    key(
+        "voters",
+        Kind::Number { least: 1, most: 15 },
+        Some("3"),
+        "In sync: so many replicas' copies and ballots count; others follow until one is lost.",
+    ),
+    key(
+        "write_quorum",
+        Kind::Number { least: 2, most: 15 },
+        None,
+        "In sync: copies that make a write safe, the leader's included. A majority of the voters.",
+    ),
+    key(
+        "on_quorum_loss",
+        Kind::Choice(&["wait", "degrade"]),
+        Some("wait"),
+        "In sync, with too few voters for a ttl: writes wait, or fewer copies are kept for a while.",
+    ),
+    key(
+        "suspect_after",
+        Kind::Duration { least_ms: 200, most_ms: 60_000 },
+        Some("1s"),
+        "In sync: a voter that does not hear its leader for so long would elect another.",
     ),
     key(
         "ttl",
@@ -107,12 +138,17 @@ pub const SCHEMA: &[Key] = &[
         Some("5s"),
         "How long a leader that is not heard still counts as one.",
     ),
-    key("max_lag.bytes", Kind::Size, None, "A follower further behind may not take over."),
+    key(
+        "max_lag.bytes",
+        Kind::Size,
+        None,
+        "In async: the service is slowed rather than letting a follower fall further behind.",
+    ),
     key(
         "max_lag.time",
         Kind::Duration { least_ms: 100, most_ms: 86_400_000 },
         None,
-        "A follower further behind may not take over.",
+        "In async: the service is slowed rather than letting a follower fall further behind.",
     ),
     key("etcd.ca", Kind::Path, None, "The CA that signed etcd's certificates, for etcds://."),
     key("etcd.cert", Kind::Path, None, "Our certificate towards etcd."),
@@ -136,7 +172,12 @@ pub const SCHEMA: &[Key] = &[
     key("process.init", Kind::Words, None, "Fills an empty volume: once in the cluster's life."),
     key("process.user", Kind::Text, None, "Whom the service runs as: a name, or UID or UID:GID."),
     key("process.workdir", Kind::Path, Some("/"), "Where the service starts."),
-    key("process.address", Kind::HostPort, None, "Where the service answers clients (TCP)."),
+    key(
+        "process.address",
+        Kind::Service,
+        None,
+        "Where the service answers clients. A Unix socket is for ambassadors of this machine.",
+    ),
     key(
         "process.ready.tcp",
         Kind::Bool,
@@ -191,23 +232,65 @@ pub const SCHEMA: &[Key] = &[
         "How long clients may take to leave before a switchover stops the service.",
     ),
     key("ambassador.listen", Kind::Listen, None, "Where clients reach this service's leader."),
-    key("ambassador.hold.max", COUNT, Some("1000"), "Connections that wait for a leader at most."),
+    key(
+        "ambassador.api.listen",
+        Kind::Socket,
+        None,
+        "Where an ambassador alone shows its numbers; beside a replica api.listen does.",
+    ),
+    key(
+        "ambassador.access_log",
+        Kind::Log,
+        Some("off"),
+        "A line of JSON per finished connection. SIGHUP opens the file anew.",
+    ),
+    key(
+        "ambassador.max_connections",
+        COUNT,
+        Some("10000"),
+        "Connections at once, over all routes.",
+    ),
+    key(
+        "ambassador.drain_timeout",
+        Kind::Duration { least_ms: 0, most_ms: 86_400_000 },
+        Some("5s"),
+        "How long open connections may go on when the ambassador ends.",
+    ),
+    key("ambassador.hold.max", HELD, Some("1000"), "Connections that wait for a leader at most."),
     key(
         "ambassador.hold.timeout",
-        Kind::Duration { least_ms: 100, most_ms: 3_600_000 },
+        HOLD,
         Some("30s"),
-        "How long a connection waits for a leader.",
+        "How long a connection waits for a leader, connecting included.",
     ),
     key(
         "ambassador.connect_timeout",
-        Kind::Duration { least_ms: 10, most_ms: 600_000 },
+        CONNECT,
         Some("5s"),
-        "How long connecting to the service may take.",
+        "How long one attempt to connect to the service may take.",
     ),
-    key("ambassador.max_connections", COUNT, Some("10000"), "Connections at once at most."),
+    key(
+        "ambassador.idle_timeout",
+        IDLE,
+        None,
+        "A connection without a byte for so long is reset; never if this is not given.",
+    ),
+    key(
+        "ambassador.keepalive.idle",
+        PROBE,
+        Some("60s"),
+        "Silence after which TCP asks whether a peer still lives. Whole seconds.",
+    ),
+    key("ambassador.keepalive.interval", PROBE, Some("10s"), "From one such question to the next."),
+    key(
+        "ambassador.keepalive.probes",
+        PROBES,
+        Some("3"),
+        "So many without an answer end the connection.",
+    ),
     key(
         "ambassador.proxy_protocol",
-        Kind::Choice(&["off", "v1", "v2"]),
+        PROXY,
         Some("off"),
         "Tell the service each client's address by this version of the PROXY protocol.",
     ),
@@ -246,4 +329,28 @@ pub const SCHEMA: &[Key] = &[
     ),
     key("ambassador.route.*.check.rise", COUNT, Some("2"), "Good checks until it counts as alive."),
     key("ambassador.route.*.check.fall", COUNT, Some("3"), "Bad checks until it does not."),
+    key(
+        "ambassador.route.*.max_connections",
+        COUNT,
+        None,
+        "Through this route at once; more wait.",
+    ),
+    key(
+        "ambassador.route.*.access_log",
+        Kind::Bool,
+        Some("true"),
+        "Its connections are told of in the access log, if there is one.",
+    ),
+    key("ambassador.route.*.hold.max", HELD, None, INSTEAD),
+    key("ambassador.route.*.hold.timeout", HOLD, None, INSTEAD),
+    key("ambassador.route.*.connect_timeout", CONNECT, None, INSTEAD),
+    key("ambassador.route.*.idle_timeout", IDLE, None, INSTEAD),
+    key("ambassador.route.*.keepalive.idle", PROBE, None, INSTEAD),
+    key("ambassador.route.*.keepalive.interval", PROBE, None, INSTEAD),
+    key("ambassador.route.*.keepalive.probes", PROBES, None, INSTEAD),
+    key("ambassador.route.*.proxy_protocol", PROXY, None, INSTEAD),
+    key("ambassador.route.*.accept_proxy", Kind::Bool, None, INSTEAD),
 ];
+
+/// Of a route's key that has a namesake for all routes.
+const INSTEAD: &str = "For this route, instead of the key of that name below `ambassador`.";

@@ -89,6 +89,62 @@ fn the_environment_alone_is_enough() {
 }
 
 #[test]
+fn a_route_has_its_own_options_and_else_those_of_all_routes() {
+    let text = r#"
+coordination = "sqlite:///c.db"
+[ambassador]
+accept_proxy = true
+connect_timeout = "3s"
+hold = { max = 0 }
+max_connections = 7
+[[ambassador.route]]
+listen = "unix:/run/cache"
+service = "cache"
+hold.timeout = "2s"
+connect_timeout = "1s"
+idle_timeout = "1h"
+keepalive.probes = 9
+max_connections = 5
+accept_proxy = false
+proxy_protocol = "v1"
+access_log = false
+[[ambassador.route]]
+listen = "127.0.0.1:1"
+upstreams = ["x:1"]
+"#;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    let config = Document::load(Some(file.path()), []).unwrap().ambassador().unwrap();
+    assert_eq!((config.connections_max, config.access_log), (7, AccessLogConfig::Off));
+    assert_eq!(config.cluster.unwrap().service, "cache");
+    let [cache, x] = &config.routes[..] else { panic!("two routes") };
+    assert_eq!((cache.hold.max, cache.hold.timeout.as_secs()), (0, 2));
+    assert_eq!((cache.connect_timeout.as_secs(), cache.keepalive.probes), (1, 9));
+    assert_eq!((cache.connections_max, cache.proxy_protocol), (Some(5), Some(1)));
+    assert!(!cache.accept_proxy && !cache.access_log && cache.idle_timeout.is_some());
+    assert_eq!((x.hold.timeout.as_secs(), x.connect_timeout.as_secs()), (30, 3));
+    assert_eq!((x.connections_max, x.proxy_protocol, x.idle_timeout), (None, None, None));
+    assert!(x.accept_proxy && x.access_log);
+}
+
+#[test]
+fn an_ambassador_of_fixed_addresses_needs_no_coordinator() {
+    let alone = [
+        ("MAINSTAY_AMBASSADOR__ROUTE__0__LISTEN", "127.0.0.1:2"),
+        ("MAINSTAY_AMBASSADOR__ROUTE__0__UPSTREAMS", "x:1 y:2"),
+    ];
+    let config = Document::load(None, env(&alone)).unwrap().ambassador().unwrap();
+    assert_eq!(config.cluster, None);
+    let led = [("MAINSTAY_AMBASSADOR__LISTEN", "127.0.0.1:2")];
+    let error = Document::load(None, env(&led)).unwrap().ambassador().expect_err("refused");
+    let missing: Vec<_> = error.problems.iter().map(|problem| problem.what.as_str()).collect();
+    assert_eq!(missing, ["`service` is missing", "`coordination` is missing"]);
+    let bad = [alone[0], ("MAINSTAY_AMBASSADOR__ROUTE__0__UPSTREAMS", "x:1 unix:sock")];
+    let error = Document::load(None, env(&bad)).unwrap().ambassador().expect_err("refused");
+    assert!(error.problems[0].what.contains("`unix:sock` is no address"), "{error}");
+}
+
+#[test]
 fn a_misspelt_key_is_refused_with_a_guess() {
     let said = problems(&MINIMAL.replace("service", "servise"), &[]);
     assert_eq!(said[0].0, "`servise` is not a key that is known");
@@ -134,9 +190,18 @@ fn all_that_is_wrong_is_said_at_once() {
 }
 
 #[test]
-fn sync_is_refused_until_it_is_built() {
-    let said = problems(&format!("durability = \"sync\"\n{MINIMAL}"), &[]);
-    assert_eq!(said[0].0, "`durability` is \"sync\", which is not built yet");
+fn what_sync_cannot_keep_is_refused_with_what_would_do() {
+    let table = [
+        ("voters = 1", "`voters` is 1", "voters = 3"),
+        ("write_quorum = 4", "`write_quorum` is 4, but there are only 3", "a majority, 2"),
+        ("suspect_after = \"5s\"", "`suspect_after` is 5s, not below `ttl`, 5s", "2.5s"),
+    ];
+    for (line, what, fix) in table {
+        let said = problems(&format!("{line}\n{MINIMAL}"), &[]);
+        assert!(said[0].0.contains(what) && said[0].1.contains(fix), "{line}: {said:?}");
+        let text = format!("durability = \"async\"\n{line}\n{MINIMAL}");
+        assert!(problems(&text, &[]).is_empty(), "{line}: async asks for none of it");
+    }
 }
 
 #[test]

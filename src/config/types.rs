@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay_election::coordinator::{Coordinator, CoordinatorError};
+use mainstay_election::machine::OnQuorumLoss;
 use mainstay_election::values::{Durability, MaxLag, NodeName, Tags};
 use mainstay_election::{CoordinationAddress, EtcdOptions, connect};
 
@@ -27,6 +28,14 @@ pub struct RunConfig {
     pub durability: Durability,
     /// What is proposed to a new cluster.
     pub max_lag: MaxLag,
+    /// How many replicas shall be voters (sync).
+    pub voters: u32,
+    /// Copies that make a write safe (sync); none is a majority of the voters.
+    pub write_quorum: Option<u32>,
+    /// What becomes of writes while there are too few voters (sync).
+    pub on_quorum_loss: OnQuorumLoss,
+    /// How long a voter may not hear its leader before it would elect another (sync).
+    pub suspect_after: Duration,
     /// Where other replicas reach this one.
     pub peer: PeerConfig,
     /// Where status and metrics are served.
@@ -46,7 +55,7 @@ pub struct RunConfig {
 }
 
 /// Which service, and who decides who leads it: all that watching needs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterConfig {
     /// The service's name.
     pub service: String,
@@ -99,7 +108,7 @@ pub struct ProcessConfig {
     pub user: Option<String>,
     /// Where it starts.
     pub workdir: PathBuf,
-    /// Where it answers clients, as `host:port`.
+    /// Where it answers clients, as `host:port` or `unix:/path`.
     pub address: Option<String>,
     /// When it counts as ready.
     pub ready: ReadyConfig,
@@ -125,7 +134,7 @@ pub struct ReadyConfig {
 /// How it is found out whether the service is ready.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReadyProbe {
-    /// This `host:port` connects.
+    /// This `host:port` or `unix:/path` connects.
     Tcp(String),
     /// This exits with 0.
     Command(Vec<String>),
@@ -145,18 +154,29 @@ pub struct RestartConfig {
 /// The TCP proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AmbassadorConfig {
-    /// The bound on connections that wait for a leader.
-    pub hold: HoldConfig,
-    /// How long connecting to the service may take.
-    pub connect_timeout: Duration,
-    /// Connections at once at most.
+    /// Where leaders are known from; absent if every route has upstreams.
+    pub cluster: Option<ClusterConfig>,
+    /// Where an ambassador alone shows its numbers.
+    pub api_listen: Option<SocketAddr>,
+    /// Where finished connections are told of.
+    pub access_log: AccessLogConfig,
+    /// Connections at once at most, over all routes.
     pub connections_max: u32,
-    /// Tell the service each client's address by this version of the PROXY protocol, 1 or 2.
-    pub proxy_protocol: Option<u8>,
-    /// Clients come through a proxy that speaks the PROXY protocol.
-    pub accept_proxy: bool,
+    /// How long open connections may go on at the end.
+    pub drain_timeout: Duration,
     /// At least one; the first is the service's own if `ambassador.listen` is given.
     pub routes: Vec<RouteConfig>,
+}
+
+/// Where finished connections are told of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessLogConfig {
+    /// Nowhere.
+    Off,
+    /// On standard output.
+    Stdout,
+    /// At the end of this file.
+    File(PathBuf),
 }
 
 /// The bound on connections that wait for a leader.
@@ -168,6 +188,17 @@ pub struct HoldConfig {
     pub timeout: Duration,
 }
 
+/// How TCP finds out that a peer is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeepaliveConfig {
+    /// Silence before the first question.
+    pub idle: Duration,
+    /// From one question to the next.
+    pub interval: Duration,
+    /// Questions without an answer until it is gone.
+    pub probes: u32,
+}
+
 /// One place where clients connect, and where they get to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteConfig {
@@ -177,6 +208,22 @@ pub struct RouteConfig {
     pub listen: String,
     /// Where clients get to.
     pub to: RouteTo,
+    /// The bound on connections that wait.
+    pub hold: HoldConfig,
+    /// How long one attempt to connect to the service may take.
+    pub connect_timeout: Duration,
+    /// A connection without a byte for so long is reset.
+    pub idle_timeout: Option<Duration>,
+    /// How TCP finds out that a peer is gone.
+    pub keepalive: KeepaliveConfig,
+    /// Connections through this route at once at most; more wait.
+    pub connections_max: Option<u32>,
+    /// Tell the service each client's address by this version of the PROXY protocol, 1 or 2.
+    pub proxy_protocol: Option<u8>,
+    /// Clients come through a proxy that speaks the PROXY protocol.
+    pub accept_proxy: bool,
+    /// Its connections are told of in the access log, if there is one.
+    pub access_log: bool,
 }
 
 /// Where a route's clients get to.
@@ -186,7 +233,7 @@ pub enum RouteTo {
     Leader(String),
     /// One of some fixed addresses.
     Upstreams {
-        /// Each as `host:port`.
+        /// Each as `host:port` or `unix:/path`.
         addresses: Vec<String>,
         /// The first that is alive, rather than the one with the fewest connections.
         first_alive: bool,

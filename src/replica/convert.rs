@@ -2,7 +2,7 @@
 //! the log what an election is, so they meet here.
 
 use mainstay_election::values;
-use mainstay_sync::position;
+use mainstay_sync::{commit, position};
 
 /// An epoch, for the log.
 pub fn to_log_epoch(epoch: values::Epoch) -> position::Epoch {
@@ -42,4 +42,22 @@ pub fn cluster(id: position::ClusterId) -> values::ClusterId {
 /// A cluster's id, for the log.
 pub fn to_log_cluster(id: values::ClusterId) -> position::ClusterId {
     position::ClusterId(id.0)
+}
+
+/// Terms, as the log counts by them on the replica with the volume `ours`.
+pub fn rule(terms: &values::Terms, ours: position::VolumeId) -> commit::Rule {
+    let rule = |term: &values::Term| match term {
+        values::Term::Local => commit::Rule::Local,
+        values::Term::Quorum { voters, needed } => commit::Rule::Quorum {
+            peers: voters
+                .iter()
+                .map(|voter| position::VolumeId(voter.0))
+                .filter(|voter| *voter != ours)
+                .collect(),
+            needed: usize::try_from(*needed).unwrap_or(usize::MAX),
+        },
+    };
+    let mut rules = terms.0.iter().map(rule);
+    let first = rules.next().unwrap_or(commit::Rule::Local);
+    rules.fold(first, |old, new| commit::Rule::Both(Box::new(old), Box::new(new)))
 }

@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use mainstay_election::machine::Directive;
-use mainstay_election::values::Lag;
+use mainstay_election::machine::{Directive, Moment, Settings};
+use mainstay_election::runner::boot_now;
+use mainstay_election::values::{Epoch, Lag};
 use mainstay_sync::replicate::{Follower, FollowerOptions, LeaderAddress, Phase, Status};
 use tokio::sync::watch;
 
@@ -35,18 +36,30 @@ pub(super) async fn follow(
     }) else {
         return;
     };
+    let epoch = *epoch;
     let leader =
-        LeaderAddress { node: leader.to_string(), address, epoch: convert::to_log_epoch(*epoch) };
+        LeaderAddress { node: leader.to_string(), address, epoch: convert::to_log_epoch(epoch) };
     let sink = Arc::new(node.volume.clone());
-    let follower = Follower::start(&node.endpoint, sink, leader, FollowerOptions::default());
+    let options = FollowerOptions { beat: beat(&node.settings), ..FollowerOptions::default() };
+    let follower = Follower::start(&node.endpoint, sink, leader, options);
     let mut status = follower.status();
     tokio::select! {
         _ = directives.wait_for(over) => {}
         () = stop.requested() => {}
-        () = tell(node, &mut status) => {}
+        () = tell(node, epoch, &mut status) => {}
     }
     follower.stop().await;
     node.board.set(|situation| situation.state = "waiting".to_owned());
+}
+
+/// How often either side of a session speaks, with or without news: several times within what it
+/// takes to be missed.
+pub(super) fn beat(settings: &Settings) -> Duration {
+    (settings.suspect_after / 5).min(Duration::from_millis(500))
+}
+
+fn on_boot_clock(at: Instant) -> Moment {
+    Moment::new(boot_now().since_boot().saturating_sub(at.elapsed()))
 }
 
 /// The peer's address, asked for again until there is one: in a container network a leader's name
@@ -65,7 +78,7 @@ async fn resolve(node: &Node, peer: &str) -> SocketAddr {
 }
 
 /// Puts what the session says on the board.
-async fn tell(node: &Node, status: &mut watch::Receiver<Status>) {
+async fn tell(node: &Node, epoch: Epoch, status: &mut watch::Receiver<Status>) {
     let mut said: Option<String> = None;
     let mut clock_said = false;
     loop {
@@ -89,6 +102,11 @@ async fn tell(node: &Node, status: &mut watch::Receiver<Status>) {
         let durable = node.volume.durable().seq.0;
         node.board.set(|situation| {
             situation.state = describe(&now);
+            if let Some(heard) = now.heard {
+                // A leader that said goodbye is not waited for.
+                let at = if now.goodbye { Moment::NEVER } else { on_boot_clock(heard) };
+                situation.heard = Some((epoch, at));
+            }
             let ops = head.saturating_sub(durable);
             // A leader that is silent may have written more than anybody here knows: then the lag
             // is at least as old as its last word.

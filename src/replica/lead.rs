@@ -1,6 +1,7 @@
 //! Leading, as a scope: whoever enters promotes, and no way leads out that does not demote.
 //!
-//! The order of promotion: records of this epoch, followers, mount, service, readiness. The order
+//! The order of promotion: the epoch's first record, followers, that record committed (in sync only
+//! they can do that), mount, service, readiness. The order
 //! of demotion depends on why. *Fenced* (the leadership is over already, somebody else may lead in
 //! a moment): kill the service, abort the mount so that what waits in it can die, and only then
 //! wait. *In order* (we give it up while it is ours): stop the service, wait until followers have
@@ -9,16 +10,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mainstay_election::machine::Directive;
-use mainstay_election::values::{ClusterId, Epoch};
+use mainstay_election::machine::{Directive, Moment};
+use mainstay_election::values::{ClusterId, Epoch, Terms};
 use mainstay_sync::capture::{Gate, Mount, MountError, MountOptions};
 use mainstay_sync::replicate::{Leader, LeaderOptions};
-use mainstay_sync::volume::Leading;
+use mainstay_sync::volume::{Ending, Leading};
 use tokio::sync::{Semaphore, watch};
 
 use super::initialise::{self, Progress};
 use super::node::Node;
-use super::{ReplicaError, clock, convert, eligible, service};
+use super::{ReplicaError, clock, convert, eligible, follow, quorum, service};
 use crate::supervise::Service;
 
 /// How long a leader that goes in order waits for its followers to hold everything.
@@ -49,6 +50,7 @@ pub(super) async fn lead(
         situation.leading = Some(epoch);
         situation.ready = false;
         situation.state = "promoting".to_owned();
+        situation.heard = None;
     });
     let mut scope = Scope::new(node, epoch);
     let fencing = tokio::spawn(keep_fencer_told(node.clone()));
@@ -73,13 +75,17 @@ pub(super) async fn lead(
         situation.ready = false;
         situation.state = "following".to_owned();
         situation.unfit = unfit;
+        situation.quorum_heard = Moment::NEVER;
+        situation.caught_up = Vec::new();
+        situation.covered = None;
     });
     Ok(())
 }
 
-/// Waits until the directive is anything but to lead `epoch`.
+/// Waits until the directive is anything but to lead, in `epoch` or in a later one that the same
+/// leadership goes on in: between two leaderships of one process there is always another directive.
 async fn fenced(directives: &mut watch::Receiver<Directive>, epoch: Epoch) -> String {
-    let over = |directive: &Directive| !matches!(directive, Directive::Lead { epoch: ours, .. } if *ours == epoch);
+    let over = |directive: &Directive| !matches!(directive, Directive::Lead { epoch: ours, .. } if *ours >= epoch);
     match directives.wait_for(over).await.as_deref() {
         Ok(Directive::StepDown { why, .. }) => why.to_string(),
         Ok(other) => format!("directed otherwise: {other:?}"),
@@ -114,6 +120,10 @@ pub(super) struct Scope<'a> {
     pub node: &'a Node,
     pub epoch: Epoch,
     leading: Option<Leading>,
+    /// Ends the leadership while its start is still being waited for.
+    ending: Option<Ending>,
+    /// The terms that were in force when it began.
+    terms: Option<Terms>,
     pub followers: Option<Arc<Leader>>,
     pub mount: Option<Arc<Mount>>,
     pub service: Option<Service>,
@@ -129,6 +139,8 @@ impl<'a> Scope<'a> {
             node,
             epoch,
             leading: None,
+            ending: None,
+            terms: None,
             followers: None,
             mount: None,
             service: None,
@@ -152,17 +164,25 @@ impl<'a> Scope<'a> {
     async fn promote(&mut self, cluster: ClusterId) -> Result<(), ReplicaError> {
         let (volume, epoch) = (self.node.volume.clone(), convert::to_log_epoch(self.epoch));
         let name = self.node.config.node.to_string();
-        let leading = self
+        // Before the first record, so that nothing is ever committed by less.
+        self.terms = self.node.runner.terms().borrow().clone();
+        if let Some(terms) = &self.terms {
+            quorum::apply(self.node, terms);
+        }
+        let promotion = self
             .blocking(move || {
                 volume.found(convert::to_log_cluster(cluster))?;
-                volume.lead(epoch, &name)
+                volume.promote(epoch, &name)
             })
             .await??;
+        self.ending = Some(promotion.ending());
+        self.take_followers();
+        self.node.board.say("waiting until the start of the epoch is committed");
+        let leading = self.blocking(move || promotion.complete()).await??;
         let mut image = leading.image.clone();
         let journal = Arc::clone(&leading.journal);
         let objects = Arc::clone(&leading.objects);
         self.leading = Some(leading);
-        self.take_followers();
 
         let init = self.node.config.process.init.is_some();
         let progress = if init { Progress::of(&image) } else { Progress::Done };
@@ -193,18 +213,58 @@ impl<'a> Scope<'a> {
     /// Followers are served from here on; who has caught up may take over.
     fn take_followers(&mut self) {
         let source = Arc::new(self.node.volume.clone());
-        let options = LeaderOptions::default();
+        let options =
+            LeaderOptions { beat: follow::beat(&self.node.settings), ..LeaderOptions::default() };
         let epoch = convert::to_log_epoch(self.epoch);
         let (leader, mut events) = Leader::start(&self.node.endpoint, source, epoch, options);
         let leader = Arc::new(leader);
         self.node.followers.send_replace(Some(Arc::clone(&leader)));
         self.followers = Some(Arc::clone(&leader));
         self.tasks.spawn(eligible::keep(self.node.clone(), Arc::clone(&leader)));
+        let terms = self.node.runner.terms();
+        let in_force = self.terms.clone();
+        self.tasks.spawn(quorum::keep(self.node.clone(), Arc::clone(&leader), terms, in_force));
         self.tasks.spawn(async move {
             while let Some(event) = events.recv().await {
                 tracing::warn!(?event, "a follower knows of a newer epoch");
             }
         });
+    }
+
+    /// Waits until the leadership goes on in a later epoch, and says in which.
+    pub async fn renewed(&self) -> Epoch {
+        let mut directives = self.node.runner.directives();
+        let later = |directive: &Directive| matches!(directive, Directive::Lead { epoch, .. } if *epoch > self.epoch);
+        loop {
+            if let Ok(directive) = directives.wait_for(later).await
+                && let Directive::Lead { epoch, .. } = *directive
+            {
+                return epoch;
+            }
+            // The election's task ended: whoever watches for that ends this.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Goes on in `epoch`, with sessions of its own: a voter that promised the old one away takes
+    /// part in these. The service notices nothing but that its writes take a little longer.
+    pub async fn renew(&mut self, epoch: Epoch) -> Result<(), ReplicaError> {
+        tracing::warn!(from = %self.epoch, to = %epoch, "the leadership goes on in another epoch");
+        let Some(leading) = self.leading.as_ref() else { return Err(ReplicaError::Demoted) };
+        leading.renew(convert::to_log_epoch(epoch), self.node.config.node.as_str())?;
+        self.epoch = epoch;
+        self.tasks.shutdown().await;
+        self.node.followers.send_replace(None);
+        if let Some(followers) = self.followers.take().and_then(Arc::into_inner) {
+            followers.stop().await;
+        }
+        self.terms = self.node.runner.terms().borrow().clone();
+        if let Some(terms) = &self.terms {
+            quorum::apply(self.node, terms);
+        }
+        self.take_followers();
+        self.node.board.set(|situation| situation.leading = Some(epoch));
+        Ok(())
     }
 
     /// Runs `work` on a thread that may wait, and has demoting wait for it.
@@ -290,6 +350,11 @@ impl<'a> Scope<'a> {
             if let Ok(Err(error)) = aborted {
                 tracing::error!(%error, "the mount stays behind");
             }
+        }
+        // Work that waits for the epoch's start ends with this; no mount is left that could answer
+        // for what is refused from here on.
+        if let Some(ending) = self.ending.take() {
+            ending.end();
         }
         // Work that was under way may still hand over a mount or a child: to nobody, so that it
         // is dropped, which ends it.

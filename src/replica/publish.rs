@@ -17,13 +17,14 @@ const INTERVAL: Duration = Duration::from_millis(500);
 /// Publishes snapshots until the receivers are gone.
 pub(super) async fn publish(
     node: Node,
-    proxy: Option<Arc<Ambassador>>,
+    proxy: watch::Receiver<Option<Arc<Ambassador>>>,
     snapshots: watch::Sender<Arc<Snapshot>>,
 ) {
     let mut situation = node.board.subscribe();
     while !snapshots.is_closed() {
         situation.borrow_and_update();
-        snapshots.send_replace(Arc::new(snapshot(&node, proxy.as_deref())));
+        let next = snapshot(&node, proxy.borrow().as_deref());
+        snapshots.send_replace(Arc::new(next));
         let _ = tokio::time::timeout(INTERVAL, situation.changed()).await;
     }
 }
@@ -31,10 +32,12 @@ pub(super) async fn publish(
 /// How this replica is now.
 pub(super) fn snapshot(node: &Node, proxy: Option<&Ambassador>) -> Snapshot {
     let mut metrics = metrics(node).render();
-    if let Some(proxy) = proxy {
-        metrics.push_str(&prometheus_text(&proxy.stats()));
+    let ambassador = proxy.map(|proxy| Arc::new(proxy.stats()));
+    if let Some(stats) = &ambassador {
+        metrics.push_str(&prometheus_text(stats));
     }
-    Snapshot { condition: condition(node), status: status(node), metrics, at: Instant::now() }
+    let (condition, status) = (condition(node), status(node));
+    Snapshot { condition, status, metrics, ambassador, at: Instant::now() }
 }
 
 fn condition(node: &Node) -> Condition {

@@ -19,10 +19,10 @@ use super::node::Node;
 use super::situation::Board;
 use super::stop::Stop;
 use super::vows::VolumeVows;
-use super::{ReplicaError, follow, lead, preflight, publish};
+use super::{ReplicaError, follow, lead, preflight, publish, rules};
 use crate::api;
 use crate::config::RunConfig;
-use crate::proxy::Proxy;
+use crate::proxy::{Beside, Reload};
 use crate::supervise::{Fencer, account};
 
 /// Threads that take the mount's requests. They wait only for reads from the disk.
@@ -32,7 +32,7 @@ const MOUNT_THREADS: usize = 4;
 ///
 /// # Errors
 /// It cannot run as configured here; nothing was changed that a later start would not mend.
-pub async fn run(config: RunConfig) -> Result<(), ReplicaError> {
+pub async fn run(config: RunConfig, reload: Reload) -> Result<(), ReplicaError> {
     preflight::check(&config)?;
     // Before anything that can be asked to stop, so that no signal is missed.
     let stop = Stop::on_signals()
@@ -52,6 +52,12 @@ pub async fn run(config: RunConfig) -> Result<(), ReplicaError> {
     let board = Arc::new(Board::new(config.process.address.clone()));
     let mut settings = Settings::for_ttl(config.cluster.ttl);
     settings.max_lag = config.max_lag;
+    settings.durability = config.durability;
+    settings.suspect_after = config.suspect_after;
+    settings.voters = usize::try_from(config.voters).unwrap_or(usize::MAX);
+    settings.write_quorum = config.write_quorum;
+    settings.on_quorum_loss = config.on_quorum_loss;
+    rules::load(&volume, &board);
     let runner =
         Arc::new(take_part(Arc::clone(&coordinator), &config, &volume, &board, settings.clone()));
     let node = Node {
@@ -76,16 +82,12 @@ pub async fn run(config: RunConfig) -> Result<(), ReplicaError> {
     );
     let mut beside = JoinSet::new();
     beside.spawn(report(node.clone()));
-    let proxy = match &node.config.ambassador {
-        Some(ambassador) => {
-            let service = node.config.cluster.service.clone();
-            let known = [(service, node.observed.clone())].into();
-            Some(Proxy::start(ambassador, &node.config.cluster, known).await?)
-        }
-        None => None,
-    };
-    let running = proxy.as_ref().map(Proxy::ambassador);
-    let first = publish::snapshot(&node, running.as_deref());
+    beside.spawn(rules::keep(node.clone()));
+    let service = node.config.cluster.service.clone();
+    let known = [(service, (Arc::clone(&node.coordinator), node.observed.clone()))].into();
+    let proxy = Beside::start(node.config.ambassador.clone(), known, reload).await?;
+    let running = proxy.running();
+    let first = publish::snapshot(&node, running.borrow().as_deref());
     let (snapshots, published) = watch::channel(Arc::new(first));
     beside.spawn(publish::publish(node.clone(), running, snapshots));
     beside.spawn(api::serve(listener, published, api::Limits::default()));
@@ -93,9 +95,7 @@ pub async fn run(config: RunConfig) -> Result<(), ReplicaError> {
     let result = play_roles(&node).await;
     // Nothing is led here any more; the API's tasks hold the proxy, so they end before it.
     beside.shutdown().await;
-    if let Some(proxy) = proxy {
-        proxy.shutdown().await;
-    }
+    proxy.shutdown().await;
     leave(node).await;
     result
 }
@@ -149,6 +149,8 @@ async fn open_volume(config: &RunConfig) -> Result<Volume, ReplicaError> {
         log_bytes_max: config.log_bytes_max,
         quarantine_bytes_max: config.quarantine_bytes_max,
         root: RootOwner { mode: 0o700, uid, gid },
+        // Until the cluster's config says otherwise.
+        committed_only: true,
         ..VolumeOptions::default()
     };
     let state_dir = config.state_dir.clone();

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use mainstay_election::values::Epoch;
+
 use super::ReplicaError;
 use super::lead::{End, Scope};
 use super::switchover;
@@ -39,6 +41,10 @@ pub(super) async fn run(scope: &mut Scope<'_>) -> End {
     loop {
         let why = match run_once(scope, &process).await {
             Ok(Run::Ended(why)) => why,
+            Ok(Run::Renewed(epoch)) => match scope.renew(epoch).await {
+                Ok(()) => continue,
+                Err(error) => return End::Resigned(error.to_string()),
+            },
             Ok(Run::Wanted(order)) => match switchover::prepare(scope, &order).await {
                 Ok(()) => return End::Resigned(order.to_string()),
                 Err(refusal) => {
@@ -74,15 +80,21 @@ enum Run {
     Ended(String),
     /// It runs and is ready, and leadership is to be handed over.
     Wanted(switchover::Order),
+    /// It runs, and the leadership goes on in another epoch.
+    Renewed(Epoch),
 }
 
 /// One run, from start to end.
 async fn run_once(scope: &mut Scope<'_>, process: &ProcessConfig) -> Result<Run, ReplicaError> {
-    scope.node.board.say("starting the service");
-    start(scope, spec(process)).await?;
+    if scope.service.is_none() {
+        tracing::info!("starting the service");
+        scope.node.board.say("starting the service");
+        start(scope, spec(process)).await?;
+    }
     let Some(service) = &scope.service else { return Err(ReplicaError::Demoted) };
     let exit = tokio::select! {
         exit = service.ended() => exit,
+        epoch = scope.renewed() => return Ok(Run::Renewed(epoch)),
         () = until_ready(process) => {
             tracing::info!(epoch = %scope.epoch, "ready");
             scope.node.board.set(|situation| {
@@ -91,6 +103,7 @@ async fn run_once(scope: &mut Scope<'_>, process: &ProcessConfig) -> Result<Run,
             });
             tokio::select! {
                 exit = service.ended() => exit,
+                epoch = scope.renewed() => return Ok(Run::Renewed(epoch)),
                 order = switchover::wanted(scope.node, scope.epoch) => return Ok(Run::Wanted(order)),
             }
         }
@@ -119,6 +132,7 @@ async fn start(scope: &mut Scope<'_>, spec: Spec) -> Result<(), ReplicaError> {
 pub(super) async fn stop(scope: &mut Scope<'_>) {
     let process = &scope.node.config.process;
     if let Some(service) = &scope.service {
+        tracing::info!(grace = ?process.stop_grace, "stopping the service");
         let signal = signal_named(&process.stop_signal).unwrap_or(rustix::process::Signal::TERM);
         let exit = service.stop(signal, process.stop_grace).await;
         tracing::info!(%exit, "the service stopped");

@@ -6,22 +6,29 @@
 //! same epoch, and the request is answered with the reason.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mainstay_election::coordinator::{Compare, Write};
-use mainstay_election::values::{Epoch, NodeName, Request, encode, keys};
+use mainstay_election::runner::Observed;
+use mainstay_election::values::{Epoch, NodeName, Request, UnixMs, encode, keys};
 use tokio::time::{sleep, timeout};
 
 use super::lead::Scope;
 use super::node::Node;
 use super::service;
-use crate::switchover::{Refusal, check};
+use crate::switchover::{Refusal, check, still_connected, still_forwarding};
+use crate::when;
 
 const KEY: &str = "switchover";
 /// How long the successor may take to have everything after the service has stopped.
 const CATCH_UP: Duration = Duration::from_secs(5);
-/// What the ambassadors get for noticing that nobody is ready: a hold must begin before the stop.
-const NOTICE: Duration = Duration::from_millis(300);
+/// The ambassadors may take so long to say that they hold new clients: a hold must begin before
+/// the stop. Longer than any that lives takes, and no longer, for the sake of those that do not.
+const HOLD_WITHIN: Duration = Duration::from_secs(2);
+/// What is scheduled is not carried out later than this after its time.
+const LATE_MAX: Duration = Duration::from_secs(300);
+/// Wall clocks are set, so a long wait looks at the clock again.
+const CLOCK_EVERY: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// The coordinator did not take an answer; it is given again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -50,6 +57,7 @@ pub(super) async fn wanted(node: &Node, ours: Epoch) -> Order {
     let mut observed = node.observed.clone();
     loop {
         let view = observed.borrow_and_update().view.clone();
+        let mut pause = Duration::MAX;
         let request = view.as_ref().and_then(|view| view.requests.get(KEY));
         if let (Some(view), Some(request)) = (&view, request) {
             let raw = request.raw.clone();
@@ -61,7 +69,24 @@ pub(super) async fn wanted(node: &Node, ours: Epoch) -> Order {
                         Err(refusal) => refuse(node, &order, &refusal).await,
                     }
                 }
-                Request::Switchover { epoch, .. } | Request::SwitchoverRefused { epoch, .. }
+                Request::SwitchoverScheduled { target, epoch, due, .. } if *epoch == ours => {
+                    match until(*due) {
+                        Due::In(wait) => pause = wait.min(CLOCK_EVERY),
+                        Due::Now => begin(node, raw, target.as_ref(), ours).await,
+                        Due::Missed => {
+                            let order = Order { target: target.clone(), epoch: ours, raw };
+                            let what = format!(
+                                "its time, {}, passed while the service was not ready",
+                                when::text(*due)
+                            );
+                            let refusal = Refusal::new(what, "schedule it anew");
+                            refuse(node, &order, &refusal).await;
+                        }
+                    }
+                }
+                Request::Switchover { epoch, .. }
+                | Request::SwitchoverScheduled { epoch, .. }
+                | Request::SwitchoverRefused { epoch, .. }
                     if *epoch < ours =>
                 {
                     answer(node, raw, Write::Delete(keys::request(KEY))).await;
@@ -69,11 +94,37 @@ pub(super) async fn wanted(node: &Node, ours: Epoch) -> Order {
                 _ => {}
             }
         }
-        if observed.changed().await.is_err() {
+        if let Ok(Err(_)) = timeout(pause, observed.changed()).await {
             // The election's task has ended; the leadership is about to.
             std::future::pending::<()>().await;
         }
     }
+}
+
+/// When something is due, by this node's wall clock.
+enum Due {
+    In(Duration),
+    Now,
+    Missed,
+}
+
+fn until(due: UnixMs) -> Due {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let due = Duration::from_millis(due.0);
+    match due.checked_sub(now) {
+        Some(wait) if !wait.is_zero() => Due::In(wait),
+        _ if now.saturating_sub(due) > LATE_MAX => Due::Missed,
+        _ => Due::Now,
+    }
+}
+
+/// Puts the switchover itself in the place of the scheduled one, unless that has changed.
+async fn begin(node: &Node, raw: Vec<u8>, target: Option<&NodeName>, epoch: Epoch) {
+    tracing::info!(%epoch, "a scheduled switchover is due");
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let at = UnixMs(u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+    let request = Request::Switchover { target: target.cloned(), epoch, at };
+    answer(node, raw, Write::Put(keys::request(KEY), encode(&request), None)).await;
 }
 
 /// Stops the service in order and waits until a successor holds everything. On an error the
@@ -132,19 +183,32 @@ pub(super) async fn prepare(scope: &mut Scope<'_>, order: &Order) -> Result<(), 
     })
 }
 
-/// Lets the ambassadors hold new clients, and those that are here finish, within the bound.
+/// Waits until the ambassadors hold new clients, and until those that are here have left, each
+/// within its bound.
 async fn drain(node: &Node) {
+    let mut observed = node.observed.clone();
+    let told = |seen: &Observed| {
+        let leader = seen.view.as_ref().and_then(|view| view.leader.as_ref());
+        leader.is_some_and(|leader| !leader.value.ready)
+    };
+    let held = |seen: &Observed| {
+        told(seen) && seen.view.as_ref().is_some_and(|view| still_forwarding(view).is_empty())
+    };
+    if timeout(HOLD_WITHIN, observed.wait_for(held)).await.is_err() {
+        let view = node.observed.borrow().view.clone();
+        let late = view.as_deref().map(still_forwarding).unwrap_or_default().join(", ");
+        tracing::warn!(late, "not every ambassador says that it holds new clients");
+    }
     let bound = node.config.drain_timeout;
     let left = async {
-        let mut observed = node.observed.clone();
-        let told = |seen: &mainstay_election::runner::Observed| {
-            let leader = seen.view.as_ref().and_then(|view| view.leader.as_ref());
-            leader.is_some_and(|leader| !leader.value.ready)
-        };
-        let _ = observed.wait_for(told).await;
-        sleep(NOTICE).await;
-        let Some(port) = service_port(node) else { return };
-        while open_connections(port) > 0 {
+        // What comes through ambassadors, from wherever, and what this network namespace sees of
+        // clients that come by themselves.
+        loop {
+            let through = node.observed.borrow().view.as_deref().map_or(0, still_connected);
+            let here = service_port(node).map_or(0, open_connections);
+            if through == 0 && here == 0 {
+                return;
+            }
             sleep(LOOK_EVERY).await;
         }
     };
@@ -192,7 +256,7 @@ async fn answer(node: &Node, raw: Vec<u8>, write: Write) {
         tracing::warn!(%error, "a switchover's request cannot be answered");
         sleep(RETRY).await;
     }
-    let is_gone = |seen: &mainstay_election::runner::Observed| {
+    let is_gone = |seen: &Observed| {
         let request = seen.view.as_ref().and_then(|view| view.requests.get(KEY));
         request.is_none_or(|request| request.raw != raw)
     };

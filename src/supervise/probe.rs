@@ -3,7 +3,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 /// How to ask it.
@@ -11,7 +11,7 @@ use tokio::time::timeout;
 pub enum Probe {
     /// It needs no asking: running is ready.
     None,
-    /// It takes TCP connections at this `host:port`.
+    /// It takes connections at this `host:port`, or `unix:/path`.
     Tcp {
         /// Where.
         address: String,
@@ -36,8 +36,8 @@ impl Probe {
         match self {
             Probe::None => Ok(()),
             Probe::Tcp { address, timeout: limit } => {
-                match timeout(*limit, TcpStream::connect(address)).await {
-                    Ok(Ok(_)) => Ok(()),
+                match timeout(*limit, connect(address)).await {
+                    Ok(Ok(())) => Ok(()),
                     Ok(Err(error)) => Err(format!("no connection to {address}: {error}")),
                     Err(_) => Err(format!("no connection to {address} within {limit:?}")),
                 }
@@ -60,5 +60,29 @@ impl Probe {
                 }
             }
         }
+    }
+}
+
+async fn connect(address: &str) -> std::io::Result<()> {
+    match address.strip_prefix("unix:") {
+        Some(path) => UnixStream::connect(path).await.map(drop),
+        None => TcpStream::connect(address).await.map(drop),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_service_at_a_unix_socket_is_ready_when_it_connects() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("service");
+        let address = format!("unix:{}", path.display());
+        let probe = Probe::Tcp { address, timeout: Duration::from_secs(60) };
+        let why = probe.ask().await.expect_err("nothing is there");
+        assert!(why.starts_with("no connection to unix:/"), "{why}");
+        let _service = tokio::net::UnixListener::bind(&path).unwrap();
+        probe.ask().await.unwrap();
     }
 }

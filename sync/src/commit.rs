@@ -11,7 +11,7 @@ mod tally;
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::journal::{Refused, Waiter};
 use crate::position::{Epoch, Seq, VolumeId};
@@ -20,7 +20,11 @@ pub use tally::{Rule, Tally};
 /// What is committed in one leadership after another. Shared by reference or in an `Arc`.
 pub struct Commit {
     inner: Mutex<Inner>,
+    told: Mutex<Option<Arc<Told>>>,
 }
+
+/// Told of every step ahead.
+type Told = dyn Fn(Seq) + Send + Sync;
 
 struct Inner {
     tally: Tally,
@@ -47,7 +51,21 @@ impl Commit {
                 arrivals: 0,
                 closed: None,
             }),
+            told: Mutex::new(None),
         }
+    }
+
+    /// Has `told` called after each step, with the last committed op, in the thread that made the
+    /// step; in place of whoever was told before. It must not wait for this commit.
+    pub fn on_step(&self, told: Box<Told>) {
+        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = Some(told.into());
+    }
+
+    /// Whether everything that was acknowledged before the rule in force is durable on the quorum
+    /// that it names last.
+    #[must_use]
+    pub fn covered(&self) -> bool {
+        self.lock().tally.covered()
     }
 
     /// Begins the leadership `epoch`, whose EpochStart will have seq `start`. Call it before that
@@ -120,6 +138,7 @@ impl Commit {
 
     fn step(&self, advance: impl FnOnce(&mut Tally)) {
         let mut inner = self.lock();
+        let before = inner.tally.committed();
         advance(&mut inner.tally);
         let committed = inner.tally.committed();
         let mut due = Vec::new();
@@ -129,6 +148,12 @@ impl Commit {
         drop(inner);
         for Parked { waiter, .. } in due {
             waiter(Ok(()));
+        }
+        if committed > before {
+            let told = self.told.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if let Some(told) = told {
+                told(committed);
+            }
         }
     }
 

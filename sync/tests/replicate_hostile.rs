@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use mainstay_sync::op::{Change, Head, Record, Time};
 use mainstay_sync::position::{Epoch, FileId, Lineage, Position, Seq, VolumeId};
-use mainstay_sync::replicate::message::{ToFollower, ToLeader, Welcome};
+use mainstay_sync::replicate::message::{Stamp, ToFollower, ToLeader, Welcome};
 use mainstay_sync::replicate::plan::{Leading, PROTOCOL};
 use mainstay_sync::replicate::{Phase, Refusal, Sink, Source, Standing, Verdict, Why};
 use mainstay_sync::transport::{Channel, Endpoint, FrameKind, Link, Listener, Secret};
@@ -195,6 +195,7 @@ async fn a_follower_cannot_acknowledge_what_it_was_not_sent() {
         epoch: Epoch(epoch),
         durable: Seq(durable),
         applied: Seq(0),
+        echo: Stamp(0),
     };
     let volume = other.volume;
     for (name, ready, message) in [

@@ -87,7 +87,8 @@ pub fn read(path: &Path) -> Tree {
     Tree::read(path).unwrap_or_else(|error| panic!("{error:#}"))
 }
 
-fn skip(name: &str, reason: &str) {
+/// Says loudly that a test could not run here.
+pub fn skip(name: &str, reason: &str) {
     use std::io::Write;
     // Past the test harness's capture, so that a skipped test is always seen.
     let _ = writeln!(std::io::stderr(), "SKIPPED: {name}: {reason}");

@@ -6,6 +6,8 @@
 //! are taken only on routes that only trusted proxies can reach.
 
 mod parse;
+#[doc(hidden)]
+pub mod properties;
 mod write;
 
 #[cfg(test)]

@@ -21,6 +21,8 @@ pub struct RouteState {
     pub trusted_until: Moment,
     /// The leader's own word, where it gives one.
     pub attested: Option<Attested>,
+    /// Which of the caller's words this is, for [`crate::Standing`]; nothing is decided by it.
+    pub version: u64,
 }
 
 /// A leader's own word that a write quorum heard it in `epoch`.
@@ -41,6 +43,7 @@ impl RouteState {
             ready: false,
             trusted_until: Moment::BOOT,
             attested: None,
+            version: 0,
         }
     }
 

@@ -3,6 +3,7 @@
 use std::io::ErrorKind::ConnectionReset;
 use std::time::Duration;
 
+use mainstay_ambassador::{RouteState, Source};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpSocket;
 
@@ -77,6 +78,32 @@ async fn a_held_client_that_leaves_makes_room() {
     let service = Echo::start("").await;
     says.send_replace(leads(1, service.at));
     expect(&mut asking, "request").await;
+}
+
+/// What a planned hand-over waits for: every route acts by the word that nobody is to be forwarded
+/// any more, and those who were are gone.
+#[tokio::test]
+async fn a_standing_says_by_which_word_a_route_acts() {
+    let service = Echo::start("hi").await;
+    let (says, config) = following("db");
+    let Source::Leader(source) = &config.source else { panic!("it follows a leader") };
+    let source = source.clone();
+    let ambassador = start(vec![config]);
+    says.send_replace(RouteState { version: 7, ..leads(1, service.at) });
+    let mut client = connect(door(&ambassador, "db")).await;
+    expect(&mut client, "hi").await;
+    let standing = ambassador.standing(&source);
+    assert_eq!((standing.version, standing.forwards, standing.open), (7, true, 1));
+    says.send_replace(RouteState { version: 8, ready: false, ..leads(1, service.at) });
+    until("hearing of it", || ambassador.standing(&source).version == 8).await;
+    let standing = ambassador.standing(&source);
+    assert_eq!((standing.forwards, standing.open), (false, 1));
+    // Also those of a route that was removed count, as long as they are there.
+    ambassador.reload(Vec::new()).expect("removed");
+    assert_eq!(ambassador.standing(&source).open, 1);
+    drop(client);
+    until("its end", || ambassador.standing(&source).open == 0).await;
+    assert!(!ambassador.standing(&source).forwards);
 }
 
 /// The leader says that it is ready a little before its service listens.

@@ -52,6 +52,15 @@ async fn a_reload_keeps_what_it_does_not_change() {
         }
     })
     .await;
+    // The counts of a route go on, and those who came in before it changed are among them.
+    until("only the old one's client is there", || {
+        let changed = route(&ambassador, "changed").tally;
+        (changed.arrived, changed.open_now) == (2, 1)
+    })
+    .await;
+    let stats = ambassador.stats();
+    assert!(stats.routes.iter().any(|route| route.name == "removed" && route.retired));
+    assert!(stats.total.arrived >= 6 && stats.total.open_now >= 3, "{:?}", stats.total);
     // Who came in by the old configuration is still cut when its leader goes.
     changed_says.send_replace(leads(2, two.at));
     removed_says.send_replace(leads(2, two.at));
@@ -92,7 +101,7 @@ async fn a_shutdown_waits_for_who_is_there() {
     says.send_replace(leads(1, service.at));
     let mut client = connect(door(&ambassador, "db")).await;
     expect(&mut client, "hi").await;
-    let ending = tokio::spawn(ambassador.shutdown(PATIENCE));
+    let ending = tokio::spawn(async move { ambassador.shutdown(PATIENCE).await });
     patiently("closing the door", async {
         while TcpStream::connect(at).await.map_err(|e| e.kind()).err() != Some(ConnectionRefused) {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -152,6 +161,7 @@ async fn a_restart_loses_no_client() {
         inherited.add(listen, socket);
     }
     let new = Ambassador::start_with(settings(), vec![config], inherited).expect("it takes over");
+    old.hand_over();
     let before = served.load(SeqCst);
     patiently("the old one's end", old.shutdown(PATIENCE)).await;
     until("traffic goes on", || served.load(SeqCst) > before + 50).await;

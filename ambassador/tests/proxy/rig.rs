@@ -38,7 +38,7 @@ pub fn leads(epoch: u64, at: SocketAddr) -> RouteState {
         leader: Some(at.into()),
         ready: true,
         trusted_until: Moment::now() + LONG,
-        attested: None,
+        ..RouteState::unknown()
     }
 }
 

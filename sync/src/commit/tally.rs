@@ -52,6 +52,8 @@ pub struct Tally {
     /// By this epoch's sessions only. Also of volumes that the rule does not name yet.
     peers: BTreeMap<VolumeId, Seq>,
     committed: Seq,
+    /// Everything acknowledged before the rule in force is at or before this.
+    floor: Seq,
 }
 
 impl Tally {
@@ -65,6 +67,7 @@ impl Tally {
             local: Seq(0),
             peers: BTreeMap::new(),
             committed: Seq(0),
+            floor: Seq(0),
         }
     }
 
@@ -99,8 +102,23 @@ impl Tally {
 
     /// From now on `rule` decides; nothing committed is taken back.
     pub fn set_rule(&mut self, rule: Rule) {
+        // Not only what was committed here: what leaders before acknowledged ends before our own
+        // start, and a new quorum must have that too.
+        self.floor = self.committed.max(self.start);
         self.rule = rule;
         self.count();
+    }
+
+    /// Whether everything acknowledged before the rule in force is durable on the quorum that it
+    /// names last. The other one of [`Rule::Both`] acknowledged it, or could not acknowledge
+    /// anything.
+    #[must_use]
+    pub fn covered(&self) -> bool {
+        let newest = match &self.rule {
+            Rule::Both(_, new) => new,
+            rule => rule,
+        };
+        newest.met(self.local, &self.peers) >= self.floor
     }
 
     /// The last committed op.

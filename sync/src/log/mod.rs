@@ -190,6 +190,36 @@ impl Log {
         self.shared().lock().durable
     }
 
+    /// From now on [`UpTo::Applicable`] ends at `limit`, however much more is durable; with `None`
+    /// at what is durable.
+    pub fn limit_applier(&self, limit: Option<Seq>) {
+        let mut state = self.shared().lock();
+        state.applier_limit = limit;
+        self.shared().wake_callers(&state);
+    }
+
+    /// Moves the limit, if there is one, ahead to `through`. It never moves back.
+    pub fn allow_applier(&self, through: Seq) {
+        self.shared().allow_applier(through);
+    }
+
+    /// As [`Log::allow_applier`], for one that must not keep the log open.
+    #[must_use]
+    pub fn applier_allowance(&self) -> impl Fn(Seq) + Send + Sync + use<> {
+        let shared = Arc::downgrade(self.shared());
+        move |through| {
+            if let Some(shared) = shared.upgrade() {
+                shared.allow_applier(through);
+            }
+        }
+    }
+
+    /// The last record that the applier may have touched an object with.
+    #[must_use]
+    pub fn applicable(&self) -> Seq {
+        self.shared().lock().applicable()
+    }
+
     /// The oldest record still held; the seq after the head if there is none.
     #[must_use]
     pub fn first(&self) -> Seq {

@@ -15,8 +15,11 @@ use crate::position::Seq;
 pub enum UpTo {
     /// All: for senders, who send while the local disk is still busy.
     Appended,
-    /// What is durable here: for the applier, since the log comes before the data.
+    /// What is durable here, committed or not.
     Durable,
+    /// What is durable here and within [`Log::limit_applier`]: for the applier, since the log comes
+    /// before the data.
+    Applicable,
 }
 
 /// Ends a [`LogReader::next_blocking`] from another thread.
@@ -174,7 +177,7 @@ impl LogReader {
                     let (frames, cursor) = outcome?;
                     return Ok(self.took(frames, cursor));
                 }
-                (Look::Nothing, UpTo::Durable) => synced.await,
+                (Look::Nothing, UpTo::Durable | UpTo::Applicable) => synced.await,
                 (Look::Nothing, UpTo::Appended) => {
                     tokio::select! { () = synced => {} () = appended => {} }
                 }
@@ -186,6 +189,7 @@ impl LogReader {
         let limit = match up_to {
             UpTo::Appended => state.head.seq,
             UpTo::Durable => state.durable.seq,
+            UpTo::Applicable => state.applicable(),
         };
         let tail_first = state.tail_first();
         let look = if self.next > limit {

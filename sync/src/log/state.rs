@@ -51,6 +51,8 @@ pub(super) struct State {
     pub tail_bytes: u64,
 
     pub sealed: Epoch,
+    /// The applier goes no further, if there is a limit.
+    pub applier_limit: Option<Seq>,
     /// Everything up to here is in a checkpoint.
     pub released: Seq,
     /// What readers and pins have not read: all after the seq.
@@ -106,6 +108,7 @@ impl Shared {
                 tail: VecDeque::new(),
                 tail_bytes: 0,
                 sealed: Epoch(0),
+                applier_limit: None,
                 released: Seq(0),
                 pins: BTreeMap::new(),
                 next_pin: 0,
@@ -159,6 +162,16 @@ impl Shared {
         state
     }
 
+    pub fn allow_applier(&self, through: Seq) {
+        let mut state = self.lock();
+        if let Some(limit) = &mut state.applier_limit
+            && *limit < through
+        {
+            *limit = through;
+            self.wake_callers(&state);
+        }
+    }
+
     /// Something changed that callers may wait for.
     pub fn wake_callers(&self, state: &State) {
         if state.waiting > 0 {
@@ -185,6 +198,11 @@ impl State {
     /// The oldest record in memory; the next one's seq if there is none.
     pub fn tail_first(&self) -> Seq {
         self.tail.front().map_or(self.head.seq.next(), Frame::seq)
+    }
+
+    /// The last record that the applier may see.
+    pub fn applicable(&self) -> Seq {
+        self.applier_limit.map_or(self.durable.seq, |limit| limit.min(self.durable.seq))
     }
 
     /// Whether nothing is on its way to the disk or to the hooks.

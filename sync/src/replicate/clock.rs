@@ -1,13 +1,23 @@
-//! The wall clock, which only people and lag reports read.
+//! The wall clock, which only people and lag reports read, and the boot clock.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use rustix::time::{ClockId, clock_gettime};
+
+use super::message::Stamp;
 use crate::op::Time;
 
 /// Now; before 1970 it is 1970.
 pub(super) fn now() -> Time {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Time { seconds: since.as_secs().cast_signed(), nanos: since.subsec_nanos() }
+}
+
+/// Now, on the boot clock: it goes on while the machine sleeps, and nobody sets it.
+pub(super) fn stamp() -> Stamp {
+    let time = clock_gettime(ClockId::Boottime);
+    let (seconds, nanos) = (time.tv_sec.cast_unsigned(), time.tv_nsec.cast_unsigned());
+    Stamp(seconds.saturating_mul(1_000_000_000).saturating_add(nanos))
 }
 
 /// Milliseconds from `from` to `to`, negative if `to` is earlier.

@@ -48,6 +48,12 @@ pub(super) enum End {
 }
 
 impl End {
+    /// The leader itself ended the session, or takes none: it does not lead.
+    pub fn is_goodbye(&self) -> bool {
+        matches!(self, End::Link(TransportError::NotLeading))
+            || matches!(self, End::Channel(error) if error.is_goodbye())
+    }
+
     /// What the peer is told.
     pub fn goodbye(&self) -> Goodbye {
         match self {

@@ -124,6 +124,9 @@ pub trait Sink: Send + Sync + 'static {
     /// It was not taken.
     fn receive(&self, epoch: Epoch, record: &Record) -> Result<(), SinkError>;
 
+    /// The leader of this session says that everything up to `seq` is committed.
+    fn committed(&self, seq: Seq);
+
     /// Drops the records after `after`, none of which was applied; keeps what they held aside.
     ///
     /// # Errors

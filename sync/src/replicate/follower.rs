@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use super::end::End;
 use super::ends::Sink;
 use super::intake;
+use super::message::Stamp;
 use super::plan::Refusal;
 use crate::position::{Epoch, Seq};
 use crate::transport::Endpoint;
@@ -88,6 +89,10 @@ pub struct Status {
     pub behind_bytes: u64,
     /// How old the oldest of those is, as last heard.
     pub behind_ms: u64,
+    /// It ended the session itself, or takes none: it does not lead any more, or not yet.
+    pub goodbye: bool,
+    /// The stamp of its last beat.
+    pub stamp: Stamp,
     /// By how much the leader's clock is ahead of ours (negative: behind), give or take half a
     /// round trip.
     pub leader_clock_ahead_ms: Option<i64>,
@@ -204,6 +209,7 @@ async fn keep_following(following: Following) {
         let leader = &following.leader.node;
         following.status.send_modify(|status| {
             status.trouble = Some(end.to_string());
+            status.goodbye |= end.is_goodbye();
             status.phase = match &end {
                 End::Refused(refusal) => Phase::Refused(refusal.clone()),
                 _ => Phase::Connecting,

@@ -14,7 +14,7 @@ use super::check::Expected;
 use super::end::{End, hear, say, unexpected};
 use super::ends::Builder;
 use super::follower::{Following, Phase};
-use super::message::{Beat, ToFollower, ToLeader, Welcome};
+use super::message::{Beat, Stamp, ToFollower, ToLeader, Welcome};
 use super::plan::{self, PROTOCOL, Refusal, Standing, Verdict};
 use super::session::in_time;
 use super::{clock, copy};
@@ -27,6 +27,8 @@ use crate::wire;
 /// One session with the leader; says how it ended, and whether records ever flowed.
 pub(super) async fn session(following: &Following) -> (End, bool) {
     let leader = &following.leader;
+    // Stamps are of one leader's clock; an old one would be taken for a word of this one's.
+    following.status.send_modify(|status| status.stamp = Stamp(0));
     let link = match following.endpoint.connect(leader.address, &leader.node).await {
         Ok(link) => link,
         Err(error) => return (error.into(), false),
@@ -139,6 +141,7 @@ fn heard(following: &Following, link: &Link, change: impl FnOnce(&mut super::Sta
     let ahead = clock::ms_between(clock::now(), at).saturating_add(half);
     following.status.send_modify(|status| {
         status.heard = Some(Instant::now());
+        status.goodbye = false;
         status.leader_clock_ahead_ms = Some(ahead);
         change(status);
     });
@@ -250,12 +253,16 @@ impl Intake<'_> {
     }
 
     fn heard(&self, beat: &Beat) {
-        let Beat { head, committed, behind_bytes, behind_ms, at } = *beat;
+        let Beat { head, committed, behind_bytes, behind_ms, at, stamp } = *beat;
+        // Only here, past the match of the two lineages: all that our log has is the leader's, so
+        // its word on its own log is one on ours.
+        self.following.sink.committed(committed);
         let change = |status: &mut super::Status| {
             status.leader_head = head;
             status.leader_committed = committed;
             status.behind_bytes = behind_bytes;
             status.behind_ms = behind_ms;
+            status.stamp = stamp;
         };
         heard(self.following, self.link, change, at);
     }
@@ -284,11 +291,13 @@ async fn acknowledge(
         }
         let sink = &following.sink;
         let (durable, applied) = (sink.durable().seq, sink.applied());
+        let echo = following.status.borrow().stamp;
         // Asked after `durable` was read: a promise made in between covers it with its ballot.
         let promised = sink.promised();
         if promised >= epoch {
             return Err(Refusal::Superseded { leader: epoch, seen: promised }.into());
         }
-        say(&mut sending, &ToLeader::Ack { epoch, durable, applied }).await?;
+        // Read before: what it answers was heard when nothing was promised away yet.
+        say(&mut sending, &ToLeader::Ack { epoch, durable, applied, echo }).await?;
     }
 }

@@ -14,7 +14,7 @@
 //! Ack now and then           ->
 //! ```
 //!
-//! A copy, one channel on a link of its own, between Welcome and Ready (protocol 1 knows only
+//! A copy, one channel on a link of its own, between Welcome and Ready (protocol 2 knows only
 //! `since` 0, everything; a later one may send only what was born after `since`):
 //!
 //! ```text
@@ -52,6 +52,8 @@ pub enum ToLeader {
         durable: Seq,
         /// And up to here in its objects.
         applied: Seq,
+        /// The `stamp` of the newest beat that was heard before this was said.
+        echo: Stamp,
     },
     /// Opens a copy session: send what was born after `since`.
     Delta {
@@ -113,4 +115,11 @@ pub struct Beat {
     pub behind_ms: u64,
     /// Its clock.
     pub at: Time,
+    /// When it was said, for its sender alone: an acknowledgement that gives it back was made
+    /// after that.
+    pub stamp: Stamp,
 }
+
+/// Nanoseconds since the boot of the machine that made it; 0 is before everything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Stamp(pub u64);

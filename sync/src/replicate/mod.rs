@@ -28,5 +28,6 @@ mod volume;
 pub use ends::{Builder, Records, Sink, SinkError, Snapshot, Source, SourceError};
 pub use follower::{Follower, FollowerOptions, LeaderAddress, Phase, Status};
 pub use leader::{Admit, Event, Leader, LeaderOptions};
+pub use message::Stamp;
 pub use plan::{Refusal, Standing, Verdict, Why};
 pub use table::{CopyProgress, FollowerStatus};

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::position::{ClusterId, Epoch, Lineage, Position, Seq, VolumeId};
 
 /// The version of the messages. A node refuses any other.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// Where a follower stands, in its own words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -180,7 +180,8 @@ async fn send_records(
 fn queue_beat(shared: &Shared, sending: &mut Sending, seat: &Seat) -> Result<Seq, End> {
     let (head, committed) = (shared.source.head().seq, shared.source.committed());
     let (behind_bytes, behind_ms) = seat.behind(&*shared.source);
-    let beat = Beat { head, committed, behind_bytes, behind_ms, at: clock::now() };
+    let stamp = clock::stamp();
+    let beat = Beat { head, committed, behind_bytes, behind_ms, at: clock::now(), stamp };
     let beat = ToFollower::Beat(beat);
     sending.queue(FrameKind::Message, wire::encode_message(&beat).into())?;
     Ok(committed)
@@ -194,8 +195,8 @@ async fn take_acks(
     seat: &Seat,
 ) -> Result<(), End> {
     loop {
-        let (epoch, durable, applied) = match hear(&mut receiving).await? {
-            ToLeader::Ack { epoch, durable, applied } => (epoch, durable, applied),
+        let (epoch, durable, applied, echo) = match hear(&mut receiving).await? {
+            ToLeader::Ack { epoch, durable, applied, echo } => (epoch, durable, applied, echo),
             other => return Err(unexpected("Ack", &other)),
         };
         let sent = seat.sent_through();
@@ -207,7 +208,9 @@ async fn take_acks(
             )));
         }
         shared.source.peer_durable(volume, epoch, durable);
-        seat.acked(durable, applied, shared.source.head().seq, link.rtt());
+        // A stamp that this machine has not reached yet was not made here.
+        let echo = echo.min(clock::stamp());
+        seat.acked(durable, applied, echo, shared.source.head().seq, link.rtt());
         shared.table.touch();
     }
 }

@@ -12,6 +12,7 @@ use tokio::sync::{Notify, watch};
 
 use super::clock;
 use super::ends::Source;
+use super::message::Stamp;
 use crate::op::Time;
 use crate::position::{Seq, VolumeId};
 
@@ -39,6 +40,8 @@ pub struct FollowerStatus {
     pub applied: Seq,
     /// The last record handed to its link.
     pub sent: Seq,
+    /// When the newest word of the leader was said that it has answered.
+    pub echo: Stamp,
     /// There and back.
     pub rtt: Duration,
     /// Records that are not durable there.
@@ -85,6 +88,7 @@ struct Progress {
     durable: Seq,
     applied: Seq,
     sent: Seq,
+    echo: Stamp,
     /// Sent and not durable there, oldest first: up to which seq, made when at the earliest.
     under_way: VecDeque<(Seq, Time)>,
     copy: Option<CopyProgress>,
@@ -118,6 +122,7 @@ impl Table {
             durable: Seq(0),
             applied: Seq(0),
             sent: Seq(0),
+            echo: Stamp(0),
             under_way: VecDeque::new(),
             copy: None,
         };
@@ -162,6 +167,7 @@ impl Table {
                 durable: progress.durable,
                 applied: progress.applied,
                 sent: progress.sent,
+                echo: progress.echo,
                 rtt: progress.rtt,
                 lag_ops: head.0.saturating_sub(progress.durable.0),
                 lag_bytes: progress.lag_bytes(head, source),
@@ -212,12 +218,13 @@ impl Seat {
     }
 
     /// The follower acknowledged, while the leader's head was `head`.
-    pub fn acked(&self, durable: Seq, applied: Seq, head: Seq, rtt: Duration) {
+    pub fn acked(&self, durable: Seq, applied: Seq, echo: Stamp, head: Seq, rtt: Duration) {
         let mut progress = lock(&self.progress);
         let now = Instant::now();
         progress.heard = now;
         progress.rtt = rtt;
         progress.applied = applied;
+        progress.echo = echo.max(progress.echo);
         progress.durable = durable;
         while progress.under_way.front().is_some_and(|(through, _)| *through <= durable) {
             progress.under_way.pop_front();

@@ -126,6 +126,10 @@ impl Sink for Volume {
         Volume::receive(self, epoch, record).map_err(refused("take a record"))
     }
 
+    fn committed(&self, seq: Seq) {
+        Volume::committed_by_leader(self, seq);
+    }
+
     fn truncate_after(&self, after: Position) -> Result<(), SinkError> {
         Volume::truncate_after(self, after).map_err(refused("drop the log's tail"))
     }

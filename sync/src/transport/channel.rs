@@ -63,6 +63,12 @@ pub enum ChannelError {
 }
 
 impl ChannelError {
+    /// Whether the peer said that it takes no sessions, or no longer.
+    #[must_use]
+    pub fn is_goodbye(&self) -> bool {
+        matches!(self, ChannelError::Link(TransportError::NotLeading))
+    }
+
     /// Whether the peer broke the protocol (and not merely went away).
     #[must_use]
     pub fn is_malformed(&self) -> bool {

@@ -1,8 +1,8 @@
 //! The thread that brings the objects to what the log holds durably.
 //!
 //! It reads the log only as far as it is durable: log before data, so a kill never leaves bytes
-//! in an object that no record accounts for. A `sync` volume will read only as far as the log is
-//! committed; that is the one word below, [`APPLY_UP_TO`].
+//! in an object that no record accounts for. In sync durability it reads only as far as the log is
+//! committed, so that the tail of a leader that lost is in no object and is simply cut off.
 
 use std::time::Duration;
 
@@ -11,9 +11,6 @@ use super::progress::Who;
 use super::running::{Running, bytes_of};
 use crate::log::UpTo;
 use crate::op::Record;
-
-/// How far the applier may follow the log.
-const APPLY_UP_TO: UpTo = UpTo::Durable;
 
 /// Bytes of log that are applied between two looks at the clock.
 const BATCH_BYTES: usize = 1 << 20;
@@ -38,7 +35,7 @@ fn follow(running: &Running) -> Result<(), VolumeError> {
     drop(gate);
     let mut reader = running.log.reader(running.progress.applied())?;
     loop {
-        let frames = reader.next_blocking(APPLY_UP_TO, BATCH_BYTES, &running.stop)?;
+        let frames = reader.next_blocking(UpTo::Applicable, BATCH_BYTES, &running.stop)?;
         if frames.is_empty() {
             return Ok(());
         }

@@ -1,4 +1,10 @@
 //! Leading: making records instead of taking them.
+//!
+//! In two steps. [`Promotion`] has the epoch's first record in the log, so that followers can be
+//! served; with [`Promotion::complete`] that record is committed and everything up to it applied.
+//! Between the two nothing may be served to anybody else: a record of an older epoch that is on a
+//! quorum only since this leader sent it again can still lose to a higher position, and only the
+//! start of this epoch, once it is on a quorum, decides for it (Raft, section 5.4.2).
 
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -25,7 +31,67 @@ pub struct Leading {
     leadership: Arc<Leadership>,
 }
 
+/// A leadership whose first record is in the log. Ends when it is dropped, or by the
+/// [`Ending`] of it.
+pub struct Promotion {
+    start: Seq,
+    /// None once it is complete, and a [`Leading`] ends it.
+    pending: Option<Arc<Leadership>>,
+    leadership: Arc<Leadership>,
+}
+
+/// Ends a leadership from elsewhere, also while its start is being waited for.
+#[derive(Clone)]
+pub struct Ending(Arc<Leadership>);
+
+impl Ending {
+    /// As [`Leading::end`].
+    pub fn end(&self) {
+        self.0.end();
+    }
+}
+
+impl Promotion {
+    /// For ending it while [`Promotion::complete`] waits.
+    #[must_use]
+    pub fn ending(&self) -> Ending {
+        Ending(Arc::clone(&self.leadership))
+    }
+
+    /// Waits until the start is committed and everything up to it is applied, and hands out what a
+    /// mount needs. Blocks for as long as that takes: in sync, until a write quorum follows.
+    ///
+    /// # Errors
+    /// It was ended meanwhile, or the volume failed.
+    pub fn complete(mut self) -> Result<Leading, VolumeError> {
+        let leadership = Arc::clone(&self.leadership);
+        // Whatever fails ends it, by dropping `self`.
+        let image = leadership.started(self.start)?;
+        self.pending = None;
+        let objects = leadership.running.objects.clone();
+        Ok(Leading { image, journal: leadership.clone(), objects, leadership })
+    }
+}
+
+impl Drop for Promotion {
+    fn drop(&mut self) {
+        if let Some(leadership) = &self.pending {
+            leadership.end();
+        }
+    }
+}
+
 impl Leading {
+    /// Goes on in `epoch`, a later one, without ending: from here on records are of that epoch.
+    /// For voters that promised the old one away without electing anybody. What is committed is
+    /// decided anew by the new epoch's sessions.
+    ///
+    /// # Errors
+    /// It is over, or the log takes no record.
+    pub fn renew(&self, epoch: Epoch, node: &str) -> Result<(), VolumeError> {
+        self.leadership.renew(epoch, node)
+    }
+
     /// Takes no op any more and acknowledges none: whatever waits is told
     /// [`Refused::Deposed`]. What is in the log stays there. Again does nothing.
     pub fn end(&self) {
@@ -42,10 +108,9 @@ impl Drop for Leading {
 /// The one who makes records. The mount keeps it alive for longer than the [`Leading`].
 struct Leadership {
     running: Arc<Running>,
-    epoch: Epoch,
-    /// The next op's place; `None` when it is over. Its lock gives the order of ops, and ending
-    /// takes it too, so that nothing comes into the log after the end.
-    next: Mutex<Option<Seq>>,
+    /// The epoch and the next op's place; `None` when it is over. Its lock gives the order of ops,
+    /// and ending takes it too, so that nothing comes into the log after the end.
+    next: Mutex<Option<(Epoch, Seq)>>,
 }
 
 pub(super) fn begin(
@@ -53,7 +118,7 @@ pub(super) fn begin(
     running: Arc<Running>,
     epoch: Epoch,
     node: &str,
-) -> Result<Leading, VolumeError> {
+) -> Result<Promotion, VolumeError> {
     if running.building() {
         return Err(VolumeError::Building);
     }
@@ -64,31 +129,34 @@ pub(super) fn begin(
     if epoch <= over {
         return Err(VolumeError::Over { epoch, over });
     }
-    running.settle()?;
-    let start = running.log.head().seq.next();
+    let head = running.log.head().seq;
+    running.log.wait_durable(head)?;
+    let start = head.next();
     let mut changes = vec![Change::EpochStart { node: node.to_owned() }];
-    if running.live().node(FileId::ROOT)?.is_none() {
+    if is_rootless(&running, head)? {
         changes.push(Change::Node { id: FileId::ROOT, attributes: root(volume) });
     }
     running.commit.begin(epoch, start);
+    running.commit.on_step(Box::new(running.log.applier_allowance()));
     running.set_leads(true);
-    let leadership = Arc::new(Leadership { running, epoch, next: Mutex::new(Some(start)) });
-    // From here on whatever fails ends it.
-    let image = match leadership.start(changes) {
-        Ok(image) => image,
-        Err(error) => {
-            leadership.end();
-            return Err(error);
-        }
-    };
-    let objects = leadership.running.objects.clone();
-    Ok(Leading { image, journal: leadership.clone(), objects, leadership })
+    let leadership = Arc::new(Leadership { running, next: Mutex::new(Some((epoch, start))) });
+    let promotion =
+        Promotion { start, pending: Some(Arc::clone(&leadership)), leadership: leadership.clone() };
+    leadership.append(now(), changes, Bytes::new())?;
+    Ok(promotion)
+}
+
+/// Whether nobody ever made the root directory: the first leader's first record does. It may be
+/// in the log and not applied yet.
+fn is_rootless(running: &Running, head: Seq) -> Result<bool, VolumeError> {
+    // Under one lock, so that no record is applied between the two questions.
+    let live = running.live();
+    Ok(live.node(FileId::ROOT)?.is_none() && running.progress.applied() >= head)
 }
 
 impl Leadership {
-    /// Records the start, waits until it is committed and applied, and reads the namespace.
-    fn start(&self, changes: Vec<Change>) -> Result<Image, VolumeError> {
-        let seq = self.append(now(), changes, Bytes::new())?;
+    /// Waits until the start, at `seq`, is committed and applied, and reads the namespace.
+    fn started(&self, seq: Seq) -> Result<Image, VolumeError> {
         let (told, committed) = mpsc::channel();
         self.when_committed(
             seq,
@@ -102,6 +170,26 @@ impl Leadership {
         let reader = self.running.reader()?;
         let (at, deltas) = self.running.live().view(&reader)?;
         Ok(image::read(&reader, &deltas, at.position)?)
+    }
+
+    fn renew(&self, epoch: Epoch, node: &str) -> Result<(), VolumeError> {
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let (current, seq) = next.ok_or(VolumeError::Closed)?;
+        if epoch <= current {
+            return Err(VolumeError::Over { epoch, over: current });
+        }
+        let head = Head {
+            epoch,
+            seq,
+            at: now(),
+            changes: vec![Change::EpochStart { node: node.to_owned() }],
+        };
+        // With the lock held: no op of the old epoch comes after the start of the new one, and
+        // whatever was not committed yet is, at the earliest, with that start.
+        self.running.commit.begin(epoch, seq);
+        self.running.append(epoch, &Record { head, payload: Bytes::new() })?;
+        *next = Some((epoch, seq.next()));
+        Ok(())
     }
 
     fn end(&self) {
@@ -118,10 +206,10 @@ impl Leadership {
 impl Journal for Leadership {
     fn append(&self, at: Time, changes: Vec<Change>, payload: Bytes) -> Result<Seq, Refused> {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
-        let seq = next.ok_or(Refused::Deposed)?;
-        let record = Record { head: Head { epoch: self.epoch, seq, at, changes }, payload };
-        self.running.append(self.epoch, &record).map_err(refused)?;
-        *next = Some(seq.next());
+        let (epoch, seq) = next.ok_or(Refused::Deposed)?;
+        let record = Record { head: Head { epoch, seq, at, changes }, payload };
+        self.running.append(epoch, &record).map_err(refused)?;
+        *next = Some((epoch, seq.next()));
         Ok(seq)
     }
 

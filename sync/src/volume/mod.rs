@@ -21,6 +21,7 @@ mod running;
 mod snapshot;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ pub use aside::Aside;
 pub use builder::Builder;
 pub use directory::Directory;
 pub use error::VolumeError;
-pub use leading::Leading;
+pub use leading::{Ending, Leading, Promotion};
 pub use options::{RootOwner, VolumeOptions};
 pub use snapshot::{Piece, Snapshot, SnapshotHeader};
 
@@ -59,6 +60,8 @@ struct Inner {
     options: VolumeOptions,
     commit: Arc<Commit>,
     vow: Mutex<Vow>,
+    /// See [`Volume::apply_committed_only`].
+    committed_only: AtomicBool,
     /// Replaced when the content is: a copy begins, or what was there is set aside.
     running: RwLock<Arc<Running>>,
     /// Held by whatever replaces the content or begins to lead.
@@ -78,10 +81,12 @@ impl Volume {
         // Half of what a kill left in quarantine are second names of objects.
         Quarantine::open(directory.path(), options.quarantine_bytes_max)?;
         let commit = Arc::new(Commit::new(Rule::Local));
-        let running = Running::open(&directory, &options, &commit, vow.promised)?;
+        let running =
+            Running::open(&directory, &options, &commit, vow.promised, options.committed_only)?;
         Ok(Volume {
             inner: Arc::new(Inner {
                 directory,
+                committed_only: AtomicBool::new(options.committed_only),
                 options,
                 commit,
                 vow: Mutex::new(vow),
@@ -269,17 +274,39 @@ impl Volume {
         self.running().ready(bytes, waiter)
     }
 
-    /// Begins `epoch`: waits until all that the log holds is durable and applied, records the
-    /// start, waits for that too, and hands out what a mount needs. Blocks.
+    /// Begins `epoch`: records its start, waits until that is committed and, with everything before
+    /// it, applied, and hands out what a mount needs. Blocks.
     ///
     /// # Errors
     /// The volume is blank, incomplete or damaged, or has promised the epoch away.
     pub fn lead(&self, epoch: Epoch, node: &str) -> Result<Leading, VolumeError> {
+        self.promote(epoch, node)?.complete()
+    }
+
+    /// The first step of [`Volume::lead`]: begins `epoch`, with its first record in the log.
+    ///
+    /// # Errors
+    /// As [`Volume::lead`].
+    pub fn promote(&self, epoch: Epoch, node: &str) -> Result<Promotion, VolumeError> {
         let _turn = self.turn();
         if self.cluster().is_none() {
             return Err(VolumeError::Blank);
         }
         leading::begin(self, self.running(), epoch, node)
+    }
+
+    /// Whether objects are touched only with committed records (sync), or with all that are
+    /// durable here.
+    pub fn apply_committed_only(&self, only: bool) {
+        if self.inner.committed_only.swap(only, Ordering::AcqRel) != only {
+            self.running().limit_applier(only);
+        }
+    }
+
+    /// The leader says that everything up to `seq` is committed, of a log that ours is known to be
+    /// a part of.
+    pub fn committed_by_leader(&self, seq: Seq) {
+        self.running().log.allow_applier(seq);
     }
 
     /// The namespace now, with every name checked.
@@ -409,7 +436,9 @@ impl Volume {
         self.inner.directory.discard("objects")?;
         running.clear_index(start)?;
         let inner = &self.inner;
-        let next = Running::open(&inner.directory, &inner.options, &inner.commit, promised)?;
+        let only = inner.committed_only.load(Ordering::Acquire);
+        let (directory, options, commit) = (&inner.directory, &inner.options, &inner.commit);
+        let next = Running::open(directory, options, commit, promised, only)?;
         self.replace(&next);
         Ok(next)
     }

@@ -25,6 +25,8 @@ pub struct VolumeOptions {
     pub quarantine_bytes_max: u64,
     /// Whose the root directory of a new volume is.
     pub root: RootOwner,
+    /// As [`Volume::apply_committed_only`](super::Volume::apply_committed_only), from the start.
+    pub committed_only: bool,
 }
 
 /// Owner and mode of a new volume's root directory.
@@ -54,6 +56,7 @@ impl Default for VolumeOptions {
                 uid: rustix::process::geteuid().as_raw(),
                 gid: rustix::process::getegid().as_raw(),
             },
+            committed_only: false,
         }
     }
 }

@@ -81,6 +81,7 @@ impl Running {
         options: &VolumeOptions,
         commit: &Arc<Commit>,
         promised: Epoch,
+        committed_only: bool,
     ) -> Result<Arc<Running>, VolumeError> {
         directory.remove_rubbish()?;
         // The index is first: it is what a newer format is refused by.
@@ -90,6 +91,10 @@ impl Running {
         let log = Log::open(&directory.join("log"), options.log.clone(), floor)?;
         if promised > Epoch(0) {
             log.seal(promised)?;
+        }
+        if committed_only {
+            // What the checkpoint covers was committed; of the rest a leader has to say so.
+            log.limit_applier(Some(floor.seq));
         }
         let objects =
             Arc::new(ObjectFiles::open(&directory.join("objects"), options.descriptors_max)?);
@@ -257,14 +262,20 @@ impl Running {
         self.progress.wait_applied(head)
     }
 
-    /// As [`Running::settle`], but the objects are not waited for any longer than that.
+    /// Waits until what is in the log is durable, and what may be applied of it is in the objects;
+    /// for the latter no longer than that.
     pub(super) fn settle_for(&self, longest: Duration) -> Result<(), VolumeError> {
         if self.gate().holds {
             return Ok(());
         }
-        let head = self.log.head().seq;
-        self.log.wait_durable(head)?;
-        self.progress.wait_applied_for(head, longest)
+        self.log.wait_durable(self.log.head().seq)?;
+        self.progress.wait_applied_for(self.log.applicable(), longest)
+    }
+
+    /// See [`Volume::apply_committed_only`](super::Volume::apply_committed_only).
+    pub(super) fn limit_applier(&self, committed_only: bool) {
+        // The applier may be in the middle of anything that is durable now.
+        self.log.limit_applier(committed_only.then(|| self.log.durable().seq));
     }
 
     pub(super) fn request_checkpoint(&self) {

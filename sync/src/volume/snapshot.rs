@@ -157,8 +157,11 @@ impl Snapshot {
     /// after [`Snapshot::next_piece`] said that there is no more.
     #[must_use]
     pub fn through(&self) -> Position {
-        // The applier may be in the middle of a record, but of none that was not durable.
-        self.running.log.durable()
+        // The applier may be in the middle of a record, but of none past this. What is durable
+        // beyond it is in no object: the copy can be whole before that is committed.
+        let seq = self.running.log.applicable();
+        let epoch = self.running.lineage().epoch_at(seq).unwrap_or_default();
+        Position { epoch, seq }
     }
 
     fn next_file(&mut self) -> Result<Option<(FileId, u64, u64)>, VolumeError> {

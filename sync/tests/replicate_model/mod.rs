@@ -404,6 +404,10 @@ fn sink_error(action: &'static str) -> impl Fn(LogError) -> SinkError {
 }
 
 impl Sink for End {
+    fn committed(&self, seq: Seq) {
+        let _ = seq;
+    }
+
     fn standing(&self) -> Standing {
         let state = self.0.state();
         Standing {
