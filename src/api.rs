@@ -46,10 +46,36 @@ pub struct Snapshot {
     pub status: String,
     /// The metrics, as Prometheus reads them ([`crate::telemetry::metrics::Metrics::render`]).
     pub metrics: String,
+    /// What this replica can attest of its leadership, as JSON, and until when; none if nothing.
+    pub attestation: Option<Attestation>,
     /// The ambassador beside the replica, if there is one.
     pub ambassador: Option<Arc<Stats>>,
     /// When it was made.
     pub at: Instant,
+}
+
+/// That a write quorum holds this replica in office.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attestation {
+    /// Whose leader it is.
+    pub service: String,
+    /// In which epoch.
+    pub epoch: u64,
+    /// Until when a route may rest on it: a ttl, less the time it takes to kill the service, after
+    /// the newest word that a write quorum has answered was said.
+    pub until: Instant,
+}
+
+impl Attestation {
+    /// As `GET /attest` answers, at this moment; none once it is over.
+    fn to_json(&self) -> Option<String> {
+        let left = self.until.checked_duration_since(Instant::now())?;
+        let (service, epoch, fresh_ms) = (&self.service, self.epoch, left.as_millis() as u64);
+        Some(
+            serde_json::json!({ "service": service, "epoch": epoch, "fresh_ms": fresh_ms })
+                .to_string(),
+        )
+    }
 }
 
 /// Bounds on what strangers can make of us.
@@ -160,6 +186,10 @@ fn answer(
         snapshot.condition.clone()
     };
     match path {
+        "/attest" => match snapshot.attestation.as_ref().and_then(Attestation::to_json) {
+            Some(said) => respond(StatusCode::OK, JSON, said),
+            None => unavailable("no write quorum holds this replica in office"),
+        },
         "/status" => respond(StatusCode::OK, JSON, snapshot.status.clone()),
         "/metrics" => respond(StatusCode::OK, PROMETHEUS, snapshot.metrics.clone()),
         "/health" => match condition {

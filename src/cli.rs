@@ -19,6 +19,7 @@ mod actions;
 mod arguments;
 mod complaint;
 mod config_commands;
+mod emergency;
 mod observe;
 mod switchover;
 
@@ -121,6 +122,13 @@ fn perform(command: Command, files: &Files, actions: &dyn Actions) -> Result<Exi
             say(&observe::pause(&files.document()?.cluster()?, reason)?)?;
         }
         Command::Resume => say(&observe::resume(&files.document()?.cluster()?)?)?,
+        Command::Failover { to, allow_data_loss, yes } => {
+            emergency::failover(&files.document()?.cluster()?, &to, allow_data_loss, yes)?;
+        }
+        Command::Degrade { yes } => emergency::degrade(&files.document()?.cluster()?, yes)?,
+        Command::Recover { from, yes } => {
+            emergency::recover(&files.document()?.cluster()?, &from, yes)?;
+        }
         Command::Secret(SecretCommand::New) => say(&format!("{}\n", actions.new_secret()?))?,
         Command::Config(ConfigCommand::Check) => {
             files.document()?.run()?;

@@ -14,6 +14,9 @@
 //! kept which is then lost. So a route is trusted only up to a moment in time, and each doubt is
 //! answered by cutting and holding.
 
+#[macro_use]
+mod mutant;
+
 mod access;
 mod address;
 mod ambassador;

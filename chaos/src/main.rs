@@ -32,6 +32,8 @@ enum Command {
     Pgbench(mainstay_chaos::pgbench::Options),
     /// Hand leadership over again and again, under clients that reconnect per transaction
     Switchover(mainstay_chaos::switchover::Options),
+    /// Run the pure machines in a simulated hostile world, seed after seed
+    Sim(mainstay_chaos::sim::command::Options),
 }
 
 #[derive(Debug, Args)]
@@ -107,5 +109,9 @@ async fn run(command: Command) -> Result<()> {
         }
         Command::Pgbench(options) => mainstay_chaos::pgbench::run(&options).await,
         Command::Switchover(options) => mainstay_chaos::switchover::run(&options).await,
+        Command::Sim(options) => match mainstay_chaos::sim::command::command(&options)? {
+            true => Ok(()),
+            false => Err(anyhow::anyhow!("a rule was broken")),
+        },
     }
 }

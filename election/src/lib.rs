@@ -1,5 +1,8 @@
 //! Who leads: coordinators, the election machine and its runner.
 
+#[macro_use]
+mod mutant;
+
 mod address;
 pub mod coordinator;
 mod etcd;

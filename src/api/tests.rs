@@ -7,7 +7,7 @@ use super::*;
 fn snapshot(condition: Condition) -> Arc<Snapshot> {
     let status = "{\"epoch\":7}".to_owned();
     let (metrics, at) = ("m 1\n".to_owned(), Instant::now());
-    Arc::new(Snapshot { condition, status, metrics, ambassador: None, at })
+    Arc::new(Snapshot { condition, status, metrics, attestation: None, ambassador: None, at })
 }
 
 async fn start(

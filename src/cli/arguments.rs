@@ -76,6 +76,33 @@ pub(super) enum Command {
     },
     /// Allow failover again
     Resume,
+    /// Make a node lead now, although nobody handed leadership over
+    Failover {
+        /// Which node
+        #[arg(long, value_name = "NODE")]
+        to: String,
+        /// Even if acknowledged writes that it does not have are lost; says how many, and asks
+        #[arg(long)]
+        allow_data_loss: bool,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Let a leader without a write quorum go on with fewer copies, until voters are back
+    Degrade {
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Put back the config that a coordinator lost, although not all of its voters are there
+    Recover {
+        /// The node whose disk has the config
+        #[arg(long, value_name = "NODE")]
+        from: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
     /// Make the cluster's secret
     #[command(subcommand)]
     Secret(SecretCommand),

@@ -4,15 +4,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mainstay_ambassador::{Ambassador, prometheus_text};
-use mainstay_election::values::UnixMs;
+use mainstay_election::runner::boot_now;
+use mainstay_election::values::{Term, UnixMs};
 use tokio::sync::watch;
 
 use super::node::Node;
-use crate::api::{Condition, Snapshot};
+use crate::api::{Attestation, Condition, Snapshot};
 use crate::status::{Facts, Report};
 use crate::telemetry::metrics::Metrics;
 
 const INTERVAL: Duration = Duration::from_millis(500);
+/// The board changes with every acknowledgement; a snapshot is not made for each.
+const PACE: Duration = Duration::from_millis(100);
 
 /// Publishes snapshots until the receivers are gone.
 pub(super) async fn publish(
@@ -26,6 +29,7 @@ pub(super) async fn publish(
         let next = snapshot(&node, proxy.borrow().as_deref());
         snapshots.send_replace(Arc::new(next));
         let _ = tokio::time::timeout(INTERVAL, situation.changed()).await;
+        tokio::time::sleep(PACE).await;
     }
 }
 
@@ -37,7 +41,26 @@ pub(super) fn snapshot(node: &Node, proxy: Option<&Ambassador>) -> Snapshot {
         metrics.push_str(&prometheus_text(stats));
     }
     let (condition, status) = (condition(node), status(node));
-    Snapshot { condition, status, metrics, ambassador, at: Instant::now() }
+    let attestation = attestation(node);
+    Snapshot { condition, status, metrics, attestation, ambassador, at: Instant::now() }
+}
+
+/// What a write quorum's last word is worth, as the election's gate counts it.
+fn attestation(node: &Node) -> Option<Attestation> {
+    let situation = node.board.read();
+    let epoch = situation.leading.filter(|_| situation.ready)?;
+    let by_quorum = situation
+        .covered
+        .as_ref()
+        .is_some_and(|terms| terms.0.iter().any(|term| matches!(term, Term::Quorum { .. })));
+    let settings = &node.settings;
+    let until = situation.quorum_heard + settings.ttl.saturating_sub(settings.kill_margin);
+    let left = until.since(boot_now());
+    (by_quorum && !left.is_zero()).then(|| Attestation {
+        service: node.config.cluster.service.clone(),
+        epoch: epoch.0,
+        until: Instant::now() + left,
+    })
 }
 
 fn condition(node: &Node) -> Condition {

@@ -20,7 +20,7 @@ use super::node::Node;
 const INTERVAL: Duration = Duration::from_millis(200);
 
 /// Acknowledgements come by the thousand; the election need not hear of each.
-const PAUSE: Duration = Duration::from_millis(20);
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Puts the terms in force that the election last said.
 pub(super) fn apply(node: &Node, terms: &Terms) {

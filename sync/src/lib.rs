@@ -4,6 +4,9 @@
 //! streamed to the followers, and only then applied to plain files, the objects. Leader and
 //! follower keep the same two things, a log and the objects, and use the same applier.
 
+#[macro_use]
+mod mutant;
+
 pub mod capture;
 pub mod commit;
 pub mod export;

@@ -97,6 +97,9 @@ impl Leader {
     }
 
     fn trusted(&self, now: Moment) -> Option<&Address> {
-        self.news.leader.as_ref().filter(|_| now < self.news.until())
+        self.news
+            .leader
+            .as_ref()
+            .filter(|_| now < self.news.until() || mutant!("route-trusted-for-ever"))
     }
 }

@@ -92,9 +92,11 @@ impl Machine {
             if let Some(since) = self.muted_since {
                 // An election that is under way goes first.
                 let renew_at = since + self.settings.suspect_after;
-                return match self.now >= renew_at && !self.election_is_open(view) {
-                    true => leading.wishing(Wish::Renew),
-                    false => leading.until(renew_at),
+                return match self.election_is_open(view) {
+                    // To be woken for what is past would be to be woken for ever.
+                    true => leading,
+                    false if self.now < renew_at => leading.until(renew_at),
+                    false => leading.wishing(Wish::Renew),
                 };
             }
         }

@@ -61,6 +61,7 @@ impl Leadership {
 
     fn is_over(&self, epoch: Epoch) -> bool {
         self.ended.as_ref().is_some_and(|(ended, _)| epoch <= *ended)
+            && !mutant!("ended-epoch-begun-again")
     }
 }
 
@@ -138,7 +139,9 @@ impl Machine {
         }
         let view = self.view.as_ref()?;
         let taken = view.epoch.as_ref().map(|taken| taken.value.epoch);
-        if let Some(later) = taken.filter(|taken| *taken > current.epoch) {
+        if let Some(later) = taken.filter(|taken| *taken > current.epoch)
+            && !mutant!("later-epoch-overlooked")
+        {
             return Some(Fall::Elected(later));
         }
         let key_stands = self.own_key().is_some_and(|key| key.value.epoch == current.epoch);
@@ -187,7 +190,8 @@ impl Machine {
         let newest = view.epoch.as_ref().is_some_and(|taken| taken.value.epoch == epoch);
         let promised = self.promise.as_ref().is_some_and(|promise| {
             let begins = (epoch, promise.position.seq.next());
-            promise.volume == volume && config.value.lineage.last() == Some(begins)
+            mutant!("won-on-another-position")
+                || promise.volume == volume && config.value.lineage.last() == Some(begins)
         });
         let able = self.report.as_ref().is_some_and(|report| {
             report.volume == volume

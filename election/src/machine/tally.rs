@@ -54,7 +54,11 @@ impl Tally {
         ballots.sort_by_key(|ballot| {
             (
                 Reverse(wish.forces(&ballot.node)),
-                Reverse(ballot.position),
+                Reverse(if mutant!("ballot-position-ignored") {
+                    Position::default()
+                } else {
+                    ballot.position
+                }),
                 Reverse(wish.names(&ballot.node)),
                 ballot.backlog,
                 Reverse(ballot.priority),
@@ -83,6 +87,9 @@ impl Tally {
     /// whoever has as much as all of them lacks nothing, even if a ballot beyond these says more.
     /// In async durability its own ballot is enough.
     pub(crate) fn has_everything(&self, node: &NodeName) -> bool {
+        if mutant!("ballot-position-ignored") {
+            return true;
+        }
         let Some((_, ours)) = self.order.iter().find(|(member, _)| member.node == *node) else {
             return false;
         };

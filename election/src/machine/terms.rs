@@ -75,6 +75,9 @@ impl Machine {
             None => {}
         }
         let terms = match &self.terms.change {
+            Some(change) if mutant!("voters-changed-without-the-old-quorum") => {
+                Terms(vec![change.new.term()])
+            }
             Some(change) => Terms(vec![change.old.term(), change.new.term()]),
             None => Terms(vec![config.ruling().term()]),
         };
@@ -91,6 +94,7 @@ impl Machine {
             .report
             .as_ref()
             .is_some_and(|report| report.covered.is_some() && report.covered == self.terms.told);
+        let covered = covered || mutant!("voters-changed-before-they-have-it-all");
         let due = config.ruling() != change.new && (change.sent || covered);
         due.then(|| config.ruled(&change.new))
     }

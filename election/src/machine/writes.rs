@@ -206,6 +206,9 @@ impl Machine {
                 .map(|name| Write::Delete(format!("{}{name}", keys::HISTORY))),
         );
         let mut compares = vec![same_epoch(view), view.config_unchanged()];
+        if mutant!("takeover-compares-nothing") {
+            compares.clear();
+        }
         // In sync the voters' promises depose a leader, whose key may well stand.
         let deposes = view.config.as_ref().is_some_and(|config| config.value.is_sync());
         if view.leader.is_none() || !deposes {

@@ -178,7 +178,8 @@ impl Config {
             Durability::Async => 1,
             Durability::Sync => {
                 let quorum = usize::try_from(self.write_quorum).unwrap_or(usize::MAX);
-                (self.voters.len() + 1).saturating_sub(quorum).max(1)
+                let needed = (self.voters.len() + 1).saturating_sub(quorum).max(1);
+                if mutant!("one-ballot-elects") { 1 } else { needed }
             }
         }
     }
@@ -188,6 +189,7 @@ impl Config {
     /// never depose each other's leader.
     #[must_use]
     pub fn ballots_to_depose(&self) -> usize {
-        self.ballots_needed().max(majority(self.voters.len()))
+        let needed = self.ballots_needed().max(majority(self.voters.len()));
+        if mutant!("one-ballot-elects") { 1 } else { needed }
     }
 }

@@ -26,6 +26,7 @@ impl Rule {
     fn met(&self, local: Seq, peers: &BTreeMap<VolumeId, Seq>) -> Seq {
         match self {
             Rule::Local => local,
+            Rule::Both(_, new) if mutant!("either-rule-commits") => new.met(local, peers),
             Rule::Both(old, new) => old.met(local, peers).min(new.met(local, peers)),
             Rule::Quorum { peers: voters, needed } => {
                 let mut voters = voters.clone();
@@ -35,7 +36,8 @@ impl Rule {
                 let mut copies: Vec<Seq> = voters.iter().map(durable).collect();
                 copies.push(local);
                 copies.sort_unstable_by(|a, b| b.cmp(a));
-                copies.get((*needed).max(1) - 1).copied().unwrap_or_default()
+                let needed = if mutant!("one-copy-too-few") { *needed - 1 } else { *needed };
+                copies.get(needed.max(1) - 1).copied().unwrap_or_default()
             }
         }
     }
@@ -92,7 +94,7 @@ impl Tally {
 
     /// Everything up to `seq` is durable at `volume`, said in a session of `epoch`.
     pub fn peer_durable(&mut self, volume: VolumeId, epoch: Epoch, seq: Seq) {
-        if epoch != self.epoch {
+        if epoch != self.epoch && !mutant!("acks-of-any-epoch-count") {
             return;
         }
         let durable = self.peers.entry(volume).or_default();
@@ -129,7 +131,7 @@ impl Tally {
 
     fn count(&mut self) {
         let met = self.rule.met(self.local, &self.peers);
-        if met >= self.start {
+        if met >= self.start || mutant!("committed-before-the-epoch-start") {
             self.committed = self.committed.max(met);
         }
     }

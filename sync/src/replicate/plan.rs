@@ -162,7 +162,7 @@ pub fn plan(follower: &Standing, leader: &Leading) -> Verdict {
     if let Some(refusal) = refuse(follower, leader) {
         return Verdict::Refuse(refusal);
     }
-    if follower.building {
+    if follower.building && !mutant!("half-a-copy-streams") {
         return Verdict::Copy { why: Why::Unfinished };
     }
     if follower.cluster.is_none() || follower.head.seq == Seq(0) {
@@ -172,6 +172,9 @@ pub fn plan(follower: &Standing, leader: &Leading) -> Verdict {
         leader.lineage.common_ancestor(leader.head.seq, &follower.lineage, follower.head.seq).seq;
     // Not `ancestor == 0`: a volume may have been imported, so even a log that begins with its
     // first record does not begin with an empty tree.
+    if follower.head.seq <= leader.head.seq && mutant!("lineages-not-compared") {
+        return Verdict::Stream { after: follower.head.seq };
+    }
     let covered = ancestor > Seq(0) && leader.first <= ancestor.next();
     if ancestor == follower.head.seq {
         return match covered {
@@ -179,7 +182,7 @@ pub fn plan(follower: &Standing, leader: &Leading) -> Verdict {
             false => Verdict::Copy { why: Why::LogReleased { oldest: leader.first } },
         };
     }
-    if covered && follower.applied <= ancestor {
+    if covered && (follower.applied <= ancestor || mutant!("applied-tail-truncated")) {
         return Verdict::Truncate { after: ancestor };
     }
     Verdict::SetAside { ancestor }
@@ -202,7 +205,8 @@ fn refuse(follower: &Standing, leader: &Leading) -> Option<Refusal> {
     if follower.volume == leader.volume {
         return Some(Refusal::Cloned { volume: leader.volume });
     }
-    let over = follower.promised >= leader.epoch || follower.head.epoch > leader.epoch;
+    let over = (follower.promised >= leader.epoch && !mutant!("promises-do-not-bind"))
+        || follower.head.epoch > leader.epoch;
     let seen = follower.promised.max(follower.head.epoch);
     over.then_some(Refusal::Superseded { leader: leader.epoch, seen })
 }

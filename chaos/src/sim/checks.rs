@@ -1,0 +1,313 @@
+//! What must hold in every world, looked at after everything that happens.
+//!
+//! Apart from what it judges: it knows disks, acknowledgements and the coordinator's true content,
+//! and nothing of how a machine comes to its decisions.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use mainstay_election::machine::Moment;
+use mainstay_election::values::Nonce;
+use mainstay_election::view::View;
+use mainstay_sync::position::{Epoch, Lineage, Seq};
+
+use super::disk::{self, Disk, Tag};
+use super::node::Node;
+
+/// What a rule is called; a shrunk plan must break the same one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The rule.
+    pub rule: &'static str,
+    /// What was seen.
+    pub what: String,
+}
+
+/// A leadership that made a record.
+#[derive(Debug)]
+struct Begun {
+    node: usize,
+    life: u64,
+    start: Seq,
+    lineage: Lineage,
+    /// Its EpochStart is committed: it may acknowledge.
+    serving: bool,
+}
+
+/// An fsync that was answered.
+#[derive(Clone, Copy, Debug)]
+struct Acked {
+    epoch: Epoch,
+    seq: Seq,
+    tag: Tag,
+}
+
+/// The judge's memory.
+#[derive(Debug, Default)]
+pub struct Checks {
+    sync: bool,
+    /// By (epoch, seq): the one op that is there, and the epoch of the op before it.
+    ops: HashMap<(Epoch, Seq), (Tag, Epoch)>,
+    begun: BTreeMap<Epoch, Begun>,
+    acked: Vec<Acked>,
+    /// Epochs as the coordinator gave them: to whom, and when.
+    taken: BTreeMap<u64, (Nonce, Duration)>,
+    newest: u64,
+    restored: u32,
+    /// What was found first.
+    pub violation: Option<Violation>,
+    /// How many fsyncs were answered.
+    pub acks: u64,
+    /// Answered ops that a later leader lacks (async).
+    pub lost: u64,
+    /// Too few voters had their disks left for anybody to lead.
+    pub unable: bool,
+}
+
+impl Checks {
+    /// For a cluster of that durability.
+    #[must_use]
+    pub fn new(sync: bool) -> Checks {
+        Checks { sync, ..Checks::default() }
+    }
+
+    /// Notes a rule that was broken; the first one counts.
+    pub fn broken(&mut self, rule: &'static str, what: String) {
+        self.violation.get_or_insert(Violation { rule, what });
+    }
+
+    /// How many leaderships made a record.
+    #[must_use]
+    pub fn epochs(&self) -> usize {
+        self.begun.len()
+    }
+
+    /// A log took its last record. By induction every log is then a prefix of some leader's: the
+    /// record is the one that its leader made, on the same record before it.
+    pub fn appended(&mut self, node: &Node, made_here: bool) {
+        let head = node.disk.head();
+        let Some(record) = node.disk.record(head.seq) else { return };
+        let before = node.disk.position_at(Seq(head.seq.0 - 1)).epoch;
+        let here = (disk::tag(record), before);
+        match self.ops.get(&(head.epoch, head.seq)) {
+            Some(known) if *known == here => {}
+            Some(known) => {
+                let what = format!(
+                    "{} has op {} after epoch {} at {head}, where op {} after epoch {} was made",
+                    node.name, here.0, here.1, known.0, known.1
+                );
+                self.broken("one (epoch, seq) is one op", what);
+            }
+            None if made_here => {
+                self.ops.insert((head.epoch, head.seq), here);
+            }
+            None => self.broken("records come from a leader", format!("{} at {head}", node.name)),
+        }
+    }
+
+    /// A leadership made its first record, on what `disk` holds.
+    pub fn began(&mut self, epoch: Epoch, at: usize, node: &Node) {
+        let (start, life) = (node.disk.head().seq, node.life);
+        // After a coordinator forgot epochs, one of which nothing was committed may be taken again;
+        // that no two ops share its places is seen by `appended`.
+        if let Some(other) = self.begun.get(&epoch)
+            && (self.restored == 0 || other.serving)
+        {
+            let what = format!(
+                "epoch {epoch} of node {} (process {}) is begun again by {} (process {life})",
+                other.node, other.life, node.name
+            );
+            return self.broken("an epoch belongs to one process", what);
+        }
+        if node.disk.building {
+            self.broken("nobody leads with half a copy", node.name.to_string());
+        }
+        let missing: Vec<Acked> = self
+            .acked
+            .iter()
+            .filter(|acked| acked.epoch < epoch)
+            .filter(|acked| acked.seq >= start || node.disk.op_at(acked.seq) != Some(acked.tag))
+            .copied()
+            .collect();
+        if let Some(first) = missing.first() {
+            if self.sync {
+                let what = format!(
+                    "{} begins epoch {epoch} at {start} without op {} at {}:{}, which was \
+                     acknowledged in epoch {} (and {} more)",
+                    node.name,
+                    first.tag,
+                    node.disk.position_at(first.seq).epoch,
+                    first.seq,
+                    first.epoch,
+                    missing.len() - 1
+                );
+                self.broken("an acknowledged fsync survives", what);
+            }
+            self.lost += missing.len() as u64;
+            let lost: Vec<Tag> = missing.iter().map(|acked| acked.tag).collect();
+            self.acked.retain(|acked| !lost.contains(&acked.tag));
+        }
+        let lineage = node.disk.lineage().clone();
+        let begun = Begun { node: at, life, start, lineage, serving: false };
+        self.begun.insert(epoch, begun);
+    }
+
+    /// A leadership's EpochStart is committed.
+    pub fn serves(&mut self, epoch: Epoch) {
+        if let Some(begun) = self.begun.get_mut(&epoch) {
+            begun.serving = true;
+        }
+    }
+
+    /// An fsync is answered.
+    pub fn acknowledged(&mut self, node: &Node, epoch: Epoch, seq: Seq, tag: Tag) {
+        self.acks += 1;
+        let of = node.disk.position_at(seq).epoch;
+        for (later, begun) in self.begun.range(Epoch(epoch.0 + 1)..) {
+            let holds = seq < begun.start && begun.lineage.epoch_at(seq) == Some(of);
+            let what = format!(
+                "{} acknowledges {of}:{seq} in epoch {epoch}, and node {} began epoch {later} at {}",
+                node.name, begun.node, begun.start
+            );
+            // In sync a late word on an op that the newer leadership has on its log harms nobody:
+            // it was given by a quorum before that promised, and only delivered late.
+            if self.sync && !holds {
+                return self.broken("an acknowledged fsync survives", what);
+            }
+            if !self.sync && begun.serving {
+                return self.broken("no acknowledgement once a newer epoch may", what);
+            }
+        }
+        self.acked.push(Acked { epoch, seq, tag });
+    }
+
+    /// An op's outcome took the place of another's.
+    pub fn stray(&mut self, node: &Node, seq: Seq, stray: Tag, tag: Tag) {
+        let what = format!("{} has op {stray} where op {tag} belongs, at {seq}", node.name);
+        self.broken("objects hold a prefix of the log", what);
+    }
+
+    /// A volume goes to quarantine because ops were applied that its leader does not have. In sync
+    /// only what is committed is applied.
+    pub fn set_aside(&mut self, node: &Node) {
+        if self.sync {
+            let what = format!("{} at {}", node.name, node.disk.head());
+            self.broken("in sync no applied op is taken back", what);
+        }
+    }
+
+    /// A replica that could be promoted holds a prefix: everything applied, nothing beyond its log.
+    pub fn volume(&mut self, node: &Node) {
+        let disk = &node.disk;
+        if disk.building {
+            return;
+        }
+        let applied = node.process.as_ref().map_or(disk.checkpoint, |process| process.applied);
+        if let Err(what) = prefix(disk, applied) {
+            self.broken("objects hold a prefix of the log", format!("{} {what}", node.name));
+        }
+    }
+
+    /// The coordinator changed: epochs rise and each is one process'.
+    pub fn coordinator(&mut self, now: Duration, view: &View, restored: u32, nodes: &[Node]) {
+        if self.restored != restored {
+            self.restored = restored;
+            // What it gave since is forgotten there; that no epoch is *used* twice is seen by
+            // `began`.
+            let newest = view.epoch.as_ref().map_or(0, |taken| taken.value.epoch.0);
+            self.taken.retain(|epoch, _| *epoch <= newest);
+            self.newest = newest;
+        }
+        if let Some(taken) = view.epoch.as_ref().map(|taken| &taken.value) {
+            let epoch = taken.epoch.0;
+            if epoch < self.newest {
+                let what = format!("epoch {epoch} after {}", self.newest);
+                self.broken("epochs rise", what);
+            }
+            // Without a leader it was only put as a floor for the next.
+            let led = view.leader.as_ref().is_some_and(|it| it.value.nonce == taken.nonce);
+            let (nonce, _) = *self.taken.entry(epoch).or_insert((taken.nonce, now));
+            if led && restored > 0 && self.begun.get(&Epoch(epoch)).is_none_or(|it| !it.serving) {
+                self.taken.insert(epoch, (taken.nonce, now));
+            } else if led && nonce != taken.nonce {
+                let what = format!("{epoch}, to {} as well", taken.holder);
+                self.broken("an epoch is given once", what);
+            }
+            self.newest = epoch;
+        }
+        if !self.sync {
+            nodes.iter().for_each(|node| self.gate_has_key(now, view, node));
+        }
+    }
+
+    /// In sync a gate only bounds how old a read may be: it shuts within `bound` of a newer epoch.
+    pub fn gate_is_young(&mut self, now: Duration, node: &Node, bound: Duration) {
+        let Some(process) = &node.process else { return };
+        let Some(epoch) = process.machine.leads().filter(|_| node.local(now) < process.gate) else {
+            return;
+        };
+        let newer = self.taken.range(epoch.0 + 1..).next().map(|(newer, (_, at))| (*newer, *at));
+        if let Some((newer, at)) = newer
+            && now > at + bound
+        {
+            let what = format!(
+                "{} would answer in epoch {epoch}, {:?} after {newer} was taken",
+                node.name,
+                now - at
+            );
+            self.broken("a deposed leader answers no longer than a lease", what);
+        }
+    }
+
+    /// In async an open gate is the leader's whose key stands, so there is at most one.
+    fn gate_has_key(&mut self, now: Duration, view: &View, node: &Node) {
+        let Some(process) = &node.process else { return };
+        if process.gate == Moment::NEVER || node.local(now) >= process.gate {
+            return;
+        }
+        let leads = process.machine.leads();
+        let stands = view.leader.as_ref().is_some_and(|leader| {
+            leader.value.node == node.name && Some(leader.value.epoch) == leads
+        });
+        if !stands {
+            let key = view.leader.as_ref().map(|it| (&it.value.node, it.value.epoch));
+            let what =
+                format!("{} would answer in epoch {leads:?}, the key says {key:?}", node.name);
+            self.broken("a gate is shut before its lease ends", what);
+        }
+    }
+
+    /// An ambassador forwards to the leader of `epoch`, for whom nobody may vouch longer than
+    /// `bound` after a newer one was elected.
+    pub fn forwarding(&mut self, now: Duration, epoch: u64, bound: Duration) {
+        let newer = self.taken.range(epoch + 1..).next().map(|(newer, (_, at))| (*newer, *at));
+        if let Some((newer, at)) = newer
+            && now > at + bound
+        {
+            let late = now - at;
+            let what = format!("to epoch {epoch}, {late:?} after epoch {newer} was taken");
+            self.broken("nobody is forwarded to a deposed leader", what);
+        }
+    }
+}
+
+fn prefix(disk: &Disk, applied: Seq) -> Result<(), String> {
+    let head = disk.head().seq;
+    if disk.objects.len() as u64 > head.0 {
+        return Err(format!("ends at {head} and has objects of op {}", disk.objects.len()));
+    }
+    for seq in (1..=disk.objects.len() as u64).map(Seq) {
+        let (here, log) = (disk.object(seq), disk.record(seq).map(disk::tag));
+        match here {
+            Some(here) if log.is_some_and(|log| log != here) => {
+                return Err(format!("has op {here} at {seq}, its log {log:?}"));
+            }
+            None if seq <= applied => return Err(format!("has nothing at {seq} of {applied}")),
+            _ => {}
+        }
+    }
+    match applied.0 > disk.objects.len() as u64 {
+        true => Err(format!("has nothing at {applied}, which it applied")),
+        false => Ok(()),
+    }
+}

@@ -1,0 +1,173 @@
+//! One node: its disk, its clock, and the process that runs on it while one does.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use mainstay_election::machine::{Directive, Machine, Moment};
+use mainstay_election::values::{NodeName, Terms};
+use mainstay_sync::commit::Tally;
+use mainstay_sync::position::{Epoch, Seq, VolumeId};
+
+use super::clock::Clock;
+use super::disk::{Disk, Tag};
+use super::look::Looker;
+
+/// A machine with a name.
+#[derive(Debug)]
+pub struct Node {
+    /// Its name.
+    pub name: NodeName,
+    /// What survives its processes.
+    pub disk: Disk,
+    /// Its boot clock.
+    pub clock: Clock,
+    /// How wrong its wall clock is.
+    pub wall_ms: i64,
+    /// Counts its processes: what is under way for an older one is for nobody.
+    pub life: u64,
+    /// The one that runs.
+    pub process: Option<Process>,
+    /// Its clock stood still for a while, some time in this process' life.
+    pub frozen: bool,
+    /// Nothing of the process runs until then.
+    pub paused_until: Duration,
+    /// The longest that a sync takes, and until when that is so.
+    pub slow: (u64, Duration),
+}
+
+/// A running daemon: the real machine, and the thin shell around it.
+#[derive(Debug)]
+pub struct Process {
+    /// The election's.
+    pub machine: Machine,
+    /// What the coordinator showed last.
+    pub looker: Looker,
+    /// Calls without an answer so far.
+    pub calls: BTreeSet<u64>,
+    /// When the machine is ticked next.
+    pub tick_at: Option<Duration>,
+    /// What the replica is to be.
+    pub directive: Option<Directive>,
+    /// Until when the leader's mount answers, on this node's clock.
+    pub gate: Moment,
+    /// A report is on its way.
+    pub reporting: bool,
+    /// The log takes nothing of this epoch or an older one.
+    pub sealed: Epoch,
+    /// A sync is under way, up to here.
+    pub syncing: Option<Seq>,
+    /// Promises under way.
+    pub promises: Vec<Promising>,
+    /// The objects hold everything up to here.
+    pub applied: Seq,
+    /// The objects may hold anything up to here.
+    pub touched: Seq,
+    /// The applier has something to do and is about to.
+    pub applying: bool,
+    /// What is known to be committed (a follower's: as its leader said).
+    pub committed: Seq,
+    /// What it is.
+    pub role: Role,
+    /// Reported from a leadership's first step to its last.
+    pub leading: Option<Epoch>,
+    /// The leader's service answers.
+    pub ready: bool,
+    /// By which terms it acknowledges, should it lead.
+    pub terms: Option<Terms>,
+    /// When a leader was last heard over its stream, and of which epoch.
+    pub heard: Option<(Epoch, Moment)>,
+}
+
+/// A promise under way (`sync/src/volume/mod.rs`, `promise`).
+#[derive(Clone, Copy, Debug)]
+pub struct Promising {
+    /// Nothing of this epoch or an older one from now on.
+    pub through: Epoch,
+    /// The vow is being stored.
+    pub storing: bool,
+}
+
+/// What a process does beside taking part in elections.
+#[derive(Debug, Default)]
+pub enum Role {
+    /// Nothing.
+    #[default]
+    Idle,
+    /// Takes a leader's records.
+    Following(Following),
+    /// Makes records.
+    Leading(Box<Leading>),
+}
+
+/// `src/replica/follow.rs` and `sync/src/replicate/follower.rs`.
+#[derive(Debug)]
+pub struct Following {
+    /// Whom.
+    pub leader: usize,
+    /// In which epoch.
+    pub epoch: Epoch,
+    /// The session under way.
+    pub session: Option<u64>,
+    /// The next session comes this long after the last one's end.
+    pub pause: Duration,
+}
+
+/// `src/replica/lead.rs` and `sync/src/volume/leading.rs`.
+#[derive(Debug)]
+pub struct Leading {
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Its EpochStart.
+    pub start: Seq,
+    /// What is durable where.
+    pub tally: Tally,
+    /// What its followers said is durable with them, in sessions of this epoch.
+    pub copies: Vec<(VolumeId, Seq)>,
+    /// What may have been acknowledged when the terms in force were set.
+    pub acknowledged_before: Seq,
+    /// The sessions that it serves, one per node: (follower, session).
+    pub seats: Vec<(usize, u64)>,
+    /// The service is being started, or runs.
+    pub service: bool,
+    /// Fsyncs that wait: up to which op.
+    pub waiting: Vec<(Seq, Tag)>,
+    /// The leadership is over and being wound up.
+    pub over: bool,
+    /// Gives up when all that was written is acknowledged.
+    pub resigning: bool,
+}
+
+impl Node {
+    /// Its boot clock now.
+    #[must_use]
+    pub fn local(&self, now: Duration) -> Moment {
+        Moment::new(self.clock.show(now))
+    }
+
+    /// The leadership under way.
+    #[must_use]
+    pub fn leadership(&self) -> Option<&Leading> {
+        match &self.process.as_ref()?.role {
+            Role::Leading(leading) if !leading.over => Some(leading),
+            _ => None,
+        }
+    }
+}
+
+impl Process {
+    /// The leadership, also one that is being wound up.
+    pub fn leading_mut(&mut self) -> Option<&mut Leading> {
+        match &mut self.role {
+            Role::Leading(leading) => Some(leading),
+            _ => None,
+        }
+    }
+
+    /// The following under way.
+    pub fn following_mut(&mut self) -> Option<&mut Following> {
+        match &mut self.role {
+            Role::Following(following) => Some(following),
+            _ => None,
+        }
+    }
+}
