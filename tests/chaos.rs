@@ -9,6 +9,7 @@ use std::time::Duration;
 use mainstay_chaos::live::Service;
 use mainstay_chaos::nemesis::Kind;
 use mainstay_chaos::report::Report;
+use mainstay_chaos::run::options::Durability;
 use mainstay_chaos::run::{Options, run};
 use support::{binary, can_run, has};
 
@@ -45,7 +46,8 @@ fn postgres_survives_kills_pauses_and_partitions() {
         return;
     }
     let faults = [Kind::KillNode, Kind::PauseNode, Kind::CutAll, Kind::CutCoordinator];
-    let report = assert_clean(&options(6, 75, &faults));
+    let durability = Durability::Sync;
+    let report = assert_clean(&Options { durability, ..options(6, 75, &faults) });
     assert!(report.reigns.len() > 1, "nobody was deposed: {:?}", report.reigns);
     let mounts = std::fs::read_to_string("/proc/self/mounts").expect("mounts");
     let ours = format!("mainstay-chaos-{}-", std::process::id());
@@ -64,7 +66,7 @@ fn postgres_survives_full_disks_and_new_nodes() {
         return;
     }
     let faults = [Kind::FillLeader, Kind::FillFollower, Kind::Replace, Kind::Switchover];
-    assert_clean(&options(2, 60, &faults));
+    assert_clean(&Options { durability: Durability::Sync, ..options(2, 60, &faults) });
 }
 
 #[test]
@@ -74,4 +76,14 @@ fn redis_survives_kills_and_a_lost_etcd() {
     }
     let faults = [Kind::KillNode, Kind::KillDaemon, Kind::StopEtcd];
     assert_clean(&Options { service: Service::Redis, ..options(3, 45, &faults) });
+}
+
+#[test]
+fn a_file_store_survives_kills_and_a_failing_disk() {
+    if !can_chaos("a_file_store_survives_kills_and_a_failing_disk") {
+        return;
+    }
+    let faults = [Kind::KillNode, Kind::KillService, Kind::FailDisk];
+    let (service, durability) = (Service::Store, Durability::Sync);
+    assert_clean(&Options { service, durability, ..options(4, 45, &faults) });
 }
