@@ -4,13 +4,14 @@
 
 mod support;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use mainstay_chaos::live::Service;
 use mainstay_chaos::nemesis::Kind;
 use mainstay_chaos::report::Report;
 use mainstay_chaos::run::options::Durability;
-use mainstay_chaos::run::{Options, run};
+use mainstay_chaos::run::{Options, run, seeds};
 use support::{binary, can_run, has};
 
 fn can_chaos(name: &str) -> bool {
@@ -86,4 +87,16 @@ fn a_file_store_survives_kills_and_a_failing_disk() {
     let faults = [Kind::KillNode, Kind::KillService, Kind::FailDisk];
     let (service, durability) = (Service::Store, Durability::Sync);
     assert_clean(&Options { service, durability, ..options(4, 45, &faults) });
+}
+
+#[test]
+fn runs_that_once_found_something_are_clean() {
+    if !can_chaos("runs_that_once_found_something_are_clean") {
+        return;
+    }
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/chaos/seeds");
+    for (name, seed) in seeds::read(folder.as_ref()).expect("the seeds can be read") {
+        let out = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/chaos").join(name);
+        assert_clean(&Options { binary: binary(), out, ..seed });
+    }
 }

@@ -9,6 +9,7 @@ pub mod inside;
 pub mod night;
 pub mod options;
 mod record;
+pub mod seeds;
 
 use std::time::Duration;
 
