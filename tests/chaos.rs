@@ -67,7 +67,7 @@ fn postgres_survives_full_disks_and_new_nodes() {
         return;
     }
     let faults = [Kind::FillLeader, Kind::FillFollower, Kind::Replace, Kind::Switchover];
-    assert_clean(&Options { durability: Durability::Sync, ..options(2, 60, &faults) });
+    assert_clean(&options(2, 60, &faults));
 }
 
 #[test]

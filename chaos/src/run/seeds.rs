@@ -57,6 +57,7 @@ mod tests {
     #[test]
     fn every_kept_seed_is_a_run() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds");
-        assert!(!read(&folder).expect("seeds").is_empty());
+        let open = read(&folder.join("open")).expect("seeds");
+        assert!(read(&folder).expect("seeds").len() + open.len() > 0);
     }
 }
