@@ -120,6 +120,9 @@ impl Builder {
     pub fn finish(mut self, through: Position) -> Result<(), VolumeError> {
         self.content_is_there()?;
         let needed = through.seq.max(self.start.seq);
+        // The copy is at no position before, whatever is committed by then: nobody may be around who
+        // would say so. What is applied too early here is what the leader's objects hold as well.
+        self.running.log.allow_applier(needed);
         self.running.progress.wait_applied(needed)?;
         if through.seq > self.start.seq {
             let epoch = self.running.lineage().epoch_at(through.seq).unwrap_or_default();
