@@ -22,11 +22,15 @@ mod config_commands;
 mod emergency;
 mod observe;
 mod switchover;
+mod verify;
 
 pub use actions::{Actions, Offline, QuarantineTask};
 pub use complaint::Complaint;
 
 use arguments::{Arguments, Command, ConfigCommand, QuarantineCommand, SecretCommand};
+
+/// The name below `requests/` of the wish to compare contents.
+pub(crate) const VERIFY: &str = "verify";
 
 /// The environment variable that names the configuration file.
 pub const CONFIG_ENV: &str = "MAINSTAY_CONFIG";
@@ -122,6 +126,9 @@ fn perform(command: Command, files: &Files, actions: &dyn Actions) -> Result<Exi
             say(&observe::pause(&files.document()?.cluster()?, reason)?)?;
         }
         Command::Resume => say(&observe::resume(&files.document()?.cluster()?)?)?,
+        Command::Verify { no_wait } => {
+            return verify::ask(&files.document()?.cluster()?, !no_wait);
+        }
         Command::Failover { to, allow_data_loss, yes } => {
             emergency::failover(&files.document()?.cluster()?, &to, allow_data_loss, yes)?;
         }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use mainstay_election::values::{
-    Config, Durability, Lag, Member, Replica, Request, Role, Seq, UnixMs,
+    Config, Durability, Lag, Member, Replica, Request, Role, Seq, UnixMs, Verification,
 };
 use mainstay_election::view::View;
 use serde::Serialize;
@@ -15,6 +15,7 @@ use crate::when;
 
 mod sync;
 mod table;
+pub(crate) mod verified;
 
 pub use table::render;
 
@@ -105,6 +106,9 @@ pub struct ReplicaLine {
     pub may_take_over: bool,
     /// How long ago it wrote this, in milliseconds by two clocks.
     pub age_ms: Option<u64>,
+    /// When its content was last compared with the leader's, and what came of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verified: Option<Verification>,
 }
 
 impl Report {
@@ -183,6 +187,7 @@ fn replicas(facts: &Facts<'_>) -> Vec<ReplicaLine> {
                 lag: None,
                 may_take_over: false,
                 age_ms: None,
+                verified: None,
             });
         }
     }
@@ -200,6 +205,7 @@ fn replica_line(facts: &Facts<'_>, replica: &Replica) -> ReplicaLine {
         lag: (!leads && facts.view.leader.is_some()).then_some(replica.lag),
         may_take_over: !leads && may_take_over(facts.view, replica),
         age_ms: Some(facts.now.0.saturating_sub(replica.time.0)),
+        verified: replica.verified,
     }
 }
 
@@ -325,6 +331,9 @@ fn warnings(facts: &Facts<'_>, replicas: &[ReplicaLine]) -> Vec<String> {
             warnings.push(format!("{} has no copy yet", replica.node));
         }
     }
+    for replica in view.replicas.values().map(|replica| &replica.value) {
+        warnings.extend(verified::warning(replica));
+    }
     for request in view.requests.values() {
         warnings.push(match &request.value {
             Request::Pause { reason, .. } => format!("failover is paused: {reason}"),
@@ -336,6 +345,7 @@ fn warnings(facts: &Facts<'_>, replicas: &[ReplicaLine]) -> Vec<String> {
             }
             Request::SwitchoverRefused { why, .. } => format!("the last switchover failed: {why}"),
             Request::Failover { target, .. } => format!("a forced failover to {target} is asked"),
+            Request::Verify { .. } => "every replica's content is being compared".to_owned(),
             Request::Degrade { .. } => "fewer copies are asked for (degrade)".to_owned(),
             Request::Recover { node, .. } => {
                 format!("{node} is asked to put back the config on its disk")

@@ -4,12 +4,14 @@
 
 mod support;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use mainstay_chaos::live::Service;
 use mainstay_chaos::nemesis::Kind;
 use mainstay_chaos::report::Report;
-use mainstay_chaos::run::{Options, run};
+use mainstay_chaos::run::options::Durability;
+use mainstay_chaos::run::{Options, run, seeds};
 use support::{binary, can_run, has};
 
 fn can_chaos(name: &str) -> bool {
@@ -45,7 +47,8 @@ fn postgres_survives_kills_pauses_and_partitions() {
         return;
     }
     let faults = [Kind::KillNode, Kind::PauseNode, Kind::CutAll, Kind::CutCoordinator];
-    let report = assert_clean(&options(6, 75, &faults));
+    let durability = Durability::Sync;
+    let report = assert_clean(&Options { durability, ..options(6, 75, &faults) });
     assert!(report.reigns.len() > 1, "nobody was deposed: {:?}", report.reigns);
     let mounts = std::fs::read_to_string("/proc/self/mounts").expect("mounts");
     let ours = format!("mainstay-chaos-{}-", std::process::id());
@@ -74,4 +77,26 @@ fn redis_survives_kills_and_a_lost_etcd() {
     }
     let faults = [Kind::KillNode, Kind::KillDaemon, Kind::StopEtcd];
     assert_clean(&Options { service: Service::Redis, ..options(3, 45, &faults) });
+}
+
+#[test]
+fn a_file_store_survives_kills_and_a_failing_disk() {
+    if !can_chaos("a_file_store_survives_kills_and_a_failing_disk") {
+        return;
+    }
+    let faults = [Kind::KillNode, Kind::KillService, Kind::FailDisk];
+    let (service, durability) = (Service::Store, Durability::Sync);
+    assert_clean(&Options { service, durability, ..options(4, 45, &faults) });
+}
+
+#[test]
+fn runs_that_once_found_something_are_clean() {
+    if !can_chaos("runs_that_once_found_something_are_clean") {
+        return;
+    }
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/chaos/seeds");
+    for (name, seed) in seeds::read(folder.as_ref()).expect("the seeds can be read") {
+        let out = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/chaos").join(name);
+        assert_clean(&Options { binary: binary(), out, ..seed });
+    }
 }

@@ -58,6 +58,7 @@ async fn a_tail_that_nobody_got_is_kept_in_quarantine_and_the_rest_is_equal() {
     assert_eq!(shared, b"before");
 
     let list = cluster.replicas[0].ask(&["quarantine", "list"]).expect("a list");
+    assert!(list.contains("the last op in common"), "only what lost was set aside: {list}");
     let name = list.split_whitespace().next().expect("a name");
     let kept = cluster.folder().join("kept");
     let to = kept.display().to_string();

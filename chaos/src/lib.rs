@@ -17,6 +17,7 @@ pub mod pgbench;
 pub mod report;
 pub mod run;
 pub mod sim;
+pub mod store;
 pub mod switchover;
 pub mod workload;
 pub mod world;

@@ -25,12 +25,17 @@ enum Command {
     Live(mainstay_chaos::run::Options),
     /// The same, seed after seed and service after service, for hours
     Night(mainstay_chaos::run::night::Night),
+    /// Run the file store that `live --service files` puts under Mainstay
+    #[command(hide = true)]
+    Store(mainstay_chaos::store::Options),
     /// Compare pgbench with and without Mainstay, in one run
     Pgbench(mainstay_chaos::pgbench::Options),
     /// Hand leadership over again and again, under clients that reconnect per transaction
     Switchover(mainstay_chaos::switchover::Options),
     /// Run the pure machines in a simulated hostile world, seed after seed
     Sim(mainstay_chaos::sim::command::Options),
+    /// Break one rule of the protocol at a time and see the simulator find it
+    Mutants(mainstay_chaos::sim::mutants::Options),
 }
 
 #[derive(Debug, Args)]
@@ -65,6 +70,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         // It makes a runtime of its own, inside its world.
         Command::Live(options) => mainstay_chaos::run::command(&options),
+        Command::Store(options) => mainstay_chaos::store::serve(&options),
         Command::Night(options) => mainstay_chaos::run::night::night(&options),
         command => on_loopback(command),
     };
@@ -100,12 +106,18 @@ async fn run(command: Command) -> Result<()> {
             demo::run(&Show { plan, kills, clients, restart: true, pgbench }).await?;
             Ok(())
         }
-        Command::Live(_) | Command::Night(_) => unreachable!("it is run elsewhere"),
+        Command::Live(_) | Command::Night(_) | Command::Store(_) => {
+            unreachable!("it is run elsewhere")
+        }
         Command::Pgbench(options) => mainstay_chaos::pgbench::run(&options).await,
         Command::Switchover(options) => mainstay_chaos::switchover::run(&options).await,
         Command::Sim(options) => match mainstay_chaos::sim::command::command(&options)? {
             true => Ok(()),
             false => Err(anyhow::anyhow!("a rule was broken")),
+        },
+        Command::Mutants(options) => match mainstay_chaos::sim::mutants::command(&options)? {
+            true => Ok(()),
+            false => Err(anyhow::anyhow!("a mutation was not found")),
         },
     }
 }

@@ -240,6 +240,23 @@ pub struct Lag {
     pub ms: u64,
 }
 
+/// What came of comparing a replica's content with its leader's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verification {
+    /// When it ended.
+    pub at: UnixMs,
+    /// As of which op.
+    pub seq: Seq,
+    /// Chunks that were compared.
+    pub chunks: u64,
+    /// Chunks that were written meanwhile, and left to the next time.
+    pub moved_on: u64,
+    /// Chunks that differed and were mended from the leader.
+    pub mended: u64,
+    /// Chunks that the leader itself knows to be wrong on its disk.
+    pub leader_wrong: u64,
+}
+
 /// What an operator says of a replica.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tags {
@@ -287,6 +304,9 @@ pub struct Replica {
     /// Leading: for how many milliseconds it has not heard a write quorum, if it does not (sync).
     #[serde(default)]
     pub quorum_lost_ms: Option<u64>,
+    /// When its content was last compared with the leader's, and what came of it.
+    #[serde(default)]
+    pub verified: Option<Verification>,
     /// When it wrote this.
     pub time: UnixMs,
     /// Its program's version.
@@ -353,6 +373,11 @@ pub enum Request {
     Pause {
         /// For the next operator to read.
         reason: String,
+        /// When it was asked for.
+        at: UnixMs,
+    },
+    /// Compare every replica's content with the leader's. Removed when it is done.
+    Verify {
         /// When it was asked for.
         at: UnixMs,
     },

@@ -73,6 +73,7 @@ impl Volume {
             caught_up: Vec::new(),
             covered: None,
             stored: None,
+            verified: None,
             state: "in a test".to_owned(),
         }
     }

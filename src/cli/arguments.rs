@@ -76,6 +76,12 @@ pub(super) enum Command {
     },
     /// Allow failover again
     Resume,
+    /// Compare every follower's content with the leader's, while the service goes on
+    Verify {
+        /// Ask only; do not wait until it is done
+        #[arg(long)]
+        no_wait: bool,
+    },
     /// Make a node lead now, although nobody handed leadership over
     Failover {
         /// Which node

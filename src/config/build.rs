@@ -60,6 +60,9 @@ impl Document {
             process: builder.process(),
             log_bytes_max: builder.defaulted(self.size("log.max")),
             quarantine_bytes_max: builder.defaulted(self.size("quarantine.max")),
+            bandwidth: self.size("sync.bandwidth"),
+            verify_every: self.duration("sync.verify_every").filter(|every| !every.is_zero()),
+            verify_bandwidth: builder.defaulted(self.size("sync.verify_bandwidth")),
             tags: Tags {
                 nofailover: builder.defaulted(self.bool("tags.nofailover")),
                 priority: small(builder.defaulted(self.number("tags.priority"))),

@@ -218,6 +218,24 @@ pub const SCHEMA: &[Key] = &[
     ),
     key("log.max", Kind::Size, Some("4GiB"), "The log's size at most; beyond it writes wait."),
     key("quarantine.max", Kind::Size, Some("10GiB"), "The size of what is kept of lost content."),
+    key(
+        "sync.bandwidth",
+        Kind::Size,
+        None,
+        "Bytes a second that copies and deltas to followers may take together; none: no limit.",
+    ),
+    key(
+        "sync.verify_every",
+        Kind::Duration { least_ms: 0, most_ms: 366 * 24 * 3_600_000 },
+        Some("168h"),
+        "How often followers compare their content with the leader's; 0s: only when asked.",
+    ),
+    key(
+        "sync.verify_bandwidth",
+        Kind::Size,
+        Some("32MiB"),
+        "Bytes a second that a comparison may read.",
+    ),
     key("tags.nofailover", Kind::Bool, Some("false"), "This node never takes over."),
     key(
         "tags.priority",

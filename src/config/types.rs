@@ -46,6 +46,12 @@ pub struct RunConfig {
     pub log_bytes_max: u64,
     /// The quarantine's size at most, in bytes.
     pub quarantine_bytes_max: u64,
+    /// Bytes a second that copies and deltas to followers may take together.
+    pub bandwidth: Option<u64>,
+    /// How often the followers compare their content with this leader's; `None`: only when asked.
+    pub verify_every: Option<Duration>,
+    /// Bytes a second that a comparison may read.
+    pub verify_bandwidth: u64,
     /// What the operator says of this replica.
     pub tags: Tags,
     /// How long clients may take to leave before a planned hand-over stops the service.

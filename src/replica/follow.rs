@@ -40,7 +40,11 @@ pub(super) async fn follow(
     let leader =
         LeaderAddress { node: leader.to_string(), address, epoch: convert::to_log_epoch(epoch) };
     let sink = Arc::new(node.volume.clone());
-    let options = FollowerOptions { beat: beat(&node.settings), ..FollowerOptions::default() };
+    let options = FollowerOptions {
+        beat: beat(&node.settings),
+        verify_bandwidth: node.config.verify_bandwidth,
+        ..FollowerOptions::default()
+    };
     let follower = Follower::start(&node.endpoint, sink, leader, options);
     let mut status = follower.status();
     tokio::select! {
@@ -81,6 +85,7 @@ async fn resolve(node: &Node, peer: &str) -> SocketAddr {
 async fn tell(node: &Node, epoch: Epoch, status: &mut watch::Receiver<Status>) {
     let mut said: Option<String> = None;
     let mut clock_said = false;
+    let mut verified = 0;
     loop {
         let now = status.borrow_and_update().clone();
         if now.trouble != said {
@@ -97,6 +102,11 @@ async fn tell(node: &Node, epoch: Epoch, status: &mut watch::Receiver<Status>) {
                 "this node's clock and the leader's are far apart; nothing is decided by either, \
                  but lag and times of day are wrong: check the time service on both"
             );
+        }
+        if let Some(of) = now.verified.as_ref().filter(|of| of.run != verified) {
+            verified = of.run;
+            let verification = super::verify::told(of);
+            node.board.set(|situation| situation.verified = Some(verification));
         }
         let head = now.leader_head.0;
         let durable = node.volume.durable().seq.0;
@@ -138,6 +148,17 @@ fn describe(status: &Status) -> String {
                 bytes >> 20,
                 bytes_total >> 20,
                 bytes_per_second >> 20
+            )
+        }
+        Phase::CatchingUp { bytes, chunks, chunks_total, bytes_per_second, ms_left } => {
+            let percent = (chunks * 100).checked_div(*chunks_total).unwrap_or(0).min(100);
+            let left = ms_left.map(|ms| format!(", {} s left", ms.div_ceil(1000)));
+            format!(
+                "catching up: {chunks} of {chunks_total} chunks compared ({percent} %), {} MiB \
+                 fetched at {} MiB/s{}",
+                bytes >> 20,
+                bytes_per_second >> 20,
+                left.unwrap_or_default()
             )
         }
         Phase::Streaming => "streaming".to_owned(),

@@ -19,7 +19,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::initialise::{self, Progress};
 use super::node::Node;
-use super::{ReplicaError, clock, convert, eligible, follow, quorum, service};
+use super::{ReplicaError, clock, convert, eligible, follow, quorum, service, verify};
 use crate::supervise::Service;
 
 /// How long a leader that goes in order waits for its followers to hold everything.
@@ -213,14 +213,18 @@ impl<'a> Scope<'a> {
     /// Followers are served from here on; who has caught up may take over.
     fn take_followers(&mut self) {
         let source = Arc::new(self.node.volume.clone());
-        let options =
-            LeaderOptions { beat: follow::beat(&self.node.settings), ..LeaderOptions::default() };
+        let options = LeaderOptions {
+            beat: follow::beat(&self.node.settings),
+            bandwidth: self.node.config.bandwidth,
+            ..LeaderOptions::default()
+        };
         let epoch = convert::to_log_epoch(self.epoch);
         let (leader, mut events) = Leader::start(&self.node.endpoint, source, epoch, options);
         let leader = Arc::new(leader);
         self.node.followers.send_replace(Some(Arc::clone(&leader)));
         self.followers = Some(Arc::clone(&leader));
         self.tasks.spawn(eligible::keep(self.node.clone(), Arc::clone(&leader)));
+        self.tasks.spawn(verify::keep(self.node.clone(), Arc::clone(&leader)));
         let terms = self.node.runner.terms();
         let in_force = self.terms.clone();
         self.tasks.spawn(quorum::keep(self.node.clone(), Arc::clone(&leader), terms, in_force));

@@ -17,6 +17,7 @@ mod service;
 pub mod situation;
 mod stop;
 mod switchover;
+mod verify;
 mod vows;
 
 pub use run::run;

@@ -63,9 +63,11 @@ fn tell(node: &Node, leader: &Leader, in_force: Option<&Terms>) {
     let me = Member { node: node.config.node.clone(), volume: ours };
     let mut caught_up = vec![me];
     caught_up.extend(followers.iter().filter_map(|follower| {
-        // Before the epoch's start is committed nobody knows what that is.
+        // Before the epoch's start is committed nobody knows what that is. And a voter's copy counts
+        // for what was acknowledged, so it must be known to be one.
         let complete = committed > Seq(0)
             && follower.connected
+            && follower.compared
             && follower.copy.is_none()
             && follower.durable >= committed;
         let node = follower.node.parse::<NodeName>().ok().filter(|_| complete)?;
@@ -134,6 +136,8 @@ mod tests {
             lag_bytes: 0,
             lag_ms: 0,
             copy: None,
+            compared: true,
+            verified: None,
         }
     }
 

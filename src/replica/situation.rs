@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use mainstay_election::machine::{Moment, Report};
-use mainstay_election::values::{Config, Epoch, Lag, Member, Terms};
+use mainstay_election::values::{Config, Epoch, Lag, Member, Terms, Verification};
 use mainstay_sync::volume::Volume;
 use tokio::sync::watch;
 
@@ -31,6 +31,8 @@ pub struct Situation {
     pub covered: Option<Terms>,
     /// The newest config on this disk.
     pub stored: Option<Arc<Config>>,
+    /// What came of comparing its content with the leader's, the last time.
+    pub verified: Option<Verification>,
     /// What it does, in a word or a sentence.
     pub state: String,
 }
@@ -109,6 +111,7 @@ impl Board {
             caught_up: situation.caught_up,
             covered: situation.covered,
             stored: situation.stored,
+            verified: situation.verified,
             state,
         }
     }

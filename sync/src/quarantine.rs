@@ -18,7 +18,6 @@ use crate::image::Image;
 use crate::import::scan;
 use crate::log::LogError;
 use crate::position::{Lineage, Position, VolumeId};
-use crate::store::objects::ObjectFiles;
 
 const PARTIAL: &str = ".partial-";
 const MANIFEST: &str = "manifest.json";
@@ -74,6 +73,12 @@ pub struct Manifest {
     pub position: Position,
     /// Which epochs led there.
     pub lineage: Lineage,
+    /// Only what changed after this op is kept, since the rest was not lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<Position>,
+    /// Names that were taken away after `base`, the first of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removed: Vec<String>,
 }
 
 impl Manifest {
@@ -81,7 +86,15 @@ impl Manifest {
     #[must_use]
     pub fn new(why: &str, volume: VolumeId, position: Position, lineage: Lineage) -> Manifest {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Manifest { why: why.to_owned(), at_s: since.as_secs(), volume, position, lineage }
+        Manifest {
+            why: why.to_owned(),
+            at_s: since.as_secs(),
+            volume,
+            position,
+            lineage,
+            base: None,
+            removed: Vec::new(),
+        }
     }
 }
 
@@ -125,17 +138,17 @@ impl Quarantine {
         Ok(())
     }
 
-    /// Keeps a whole volume. Its objects get second names here, so they must not change any more.
+    /// Keeps a volume or a part of one, its bytes from `content`.
     pub(crate) fn keep_tree(
         &self,
         manifest: &Manifest,
         image: &Image,
-        objects: &ObjectFiles,
+        content: &Content<'_>,
     ) -> Result<PathBuf, QuarantineError> {
         self.keep(manifest, |partial| {
             let target = partial.join(TREE);
             fs::create_dir(&target).map_err(QuarantineError::on("create", &target))?;
-            Ok(tree::write(image, &Content::Linked(objects), &target)?)
+            Ok(tree::write(image, content, &target)?)
         })
     }
 
@@ -150,6 +163,20 @@ impl Quarantine {
             let mut file = File::create_new(&path).map_err(QuarantineError::on("create", &path))?;
             write(&mut file)?;
             file.sync_all().map_err(QuarantineError::on("sync", &path))
+        })
+    }
+
+    /// Keeps a few bytes, in a file of that name.
+    pub(crate) fn keep_bytes(
+        &self,
+        manifest: &Manifest,
+        name: &str,
+        bytes: &[u8],
+    ) -> Result<PathBuf, QuarantineError> {
+        self.keep(manifest, |partial| {
+            let path = partial.join(name);
+            fs::write(&path, bytes).map_err(QuarantineError::on("write", &path))?;
+            sync(&path)
         })
     }
 

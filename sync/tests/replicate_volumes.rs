@@ -63,7 +63,12 @@ async fn equal(follower: &Volume, leader: &Volume) {
     .await;
     let (follower, leader) = (follower.clone(), leader.clone());
     tokio::task::spawn_blocking(move || {
-        assert_eq!(contents(&follower), contents(&leader));
+        let (ours, theirs) = (contents(&follower), contents(&leader));
+        assert_eq!(ours.entries, theirs.entries);
+        for (id, node) in &theirs.nodes {
+            assert!(ours.nodes.get(id) == Some(node), "file {id} differs: {:?}", node.attributes);
+        }
+        assert_eq!(ours.nodes.len(), theirs.nodes.len());
         assert_eq!(births(&follower), births(&leader), "births are the leader's on every replica");
         assert_eq!(follower.lineage(), leader.lineage());
     })
@@ -148,5 +153,61 @@ async fn three_volumes_are_equal_after_copies_under_writes_a_restart_and_a_failo
     assert!(kept > 0, "what the old leader had alone is kept");
     assert_eq!(three.id(), id, "a follower of the old leader just goes on");
     following_one.stop().await;
+    leading.stop().await;
+}
+
+/// Away for longer than the log is kept, and cut off in the middle of coming back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_that_was_away_for_too_long_takes_only_what_changed() {
+    let secret = Secret::generate();
+    let (a, b) = (endpoint(&secret, "a"), endpoint(&secret, "b"));
+    let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let [one, two] = [0, 1].map(|at| open(dirs[at].path()));
+    one.found(CLUSTER).unwrap();
+    let led = one.lead(Epoch(1), "a").unwrap();
+    let mut writer = Writer::new(&led, Epoch(1), 5);
+    let big = writer.create(mainstay_sync::op::Kind::File);
+    for chunk in 0..64_u64 {
+        writer.write(big, chunk * 65536, &[chunk as u8 + 1; 65536]);
+    }
+    let leading = lead(&a, &one, 1);
+    let following = follow(&b, &two, &a, 1);
+    equal(&two, &one).await;
+    following.stop().await;
+    let id = two.id();
+    // More than the segments that are kept, over and over the same chunk.
+    while one.log().first() <= two.head().seq.next() {
+        writer.write(big, 65536, &[7; 65536]);
+        one.wait_applied(one.head().seq).unwrap();
+        one.checkpoint().unwrap();
+    }
+    writer.write(big, 5 * 65536 + 8192, &[9; 100]);
+    let stop = Arc::new(AtomicBool::new(false));
+    let (stopped, checkpointed) = (stop.clone(), one.clone());
+    let writing = std::thread::spawn(move || {
+        while !stopped.load(Ordering::SeqCst) {
+            writer.random_ops(5);
+            checkpointed.checkpoint().unwrap();
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        writer
+    });
+    for _ in 0..3 {
+        let following = follow(&b, &two, &a, 1);
+        let status = following.status();
+        until("it catches up", || {
+            let phase = status.borrow().phase.clone();
+            matches!(phase, Phase::CatchingUp { chunks_total: 1.., .. } | Phase::Streaming)
+        })
+        .await;
+        following.stop().await;
+    }
+    let _following = follow(&b, &two, &a, 1);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    stop.store(true, Ordering::SeqCst);
+    let writer = tokio::task::spawn_blocking(move || writing.join().unwrap()).await.unwrap();
+    equal(&two, &one).await;
+    writer.model.check(&contents(&two));
+    assert_eq!(two.id(), id, "it was not copied anew");
     leading.stop().await;
 }

@@ -45,6 +45,7 @@ fn replica(name: &str, role: Role, state: &str, behind: u64) -> Replica {
         suspects: None,
         stored: None,
         quorum_lost_ms: None,
+        verified: None,
         building: false,
         time: UnixMs(NOW.0 - 800),
         version: "0.1.0".to_owned(),

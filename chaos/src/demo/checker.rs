@@ -13,6 +13,7 @@ pub fn name(service: Service) -> &'static str {
     match service {
         Service::Postgres => "pg_amcheck: every heap and index is sound",
         Service::Redis => "redis-check-aof: the append-only file is sound",
+        Service::Store => "the store: snapshot and journal are sound",
         Service::Files => "no checker",
     }
 }
@@ -25,6 +26,7 @@ pub async fn run(service: Service, cluster: &mut Cluster) -> Result<()> {
     match service {
         Service::Postgres => check_postgres(cluster).await,
         Service::Redis => check_redis(cluster).await,
+        Service::Store => check_store(cluster).await,
         Service::Files => Ok(()),
     }
 }
@@ -56,6 +58,18 @@ pub async fn check_postgres(cluster: &mut Cluster) -> Result<()> {
     let sound = sound.with_context(|| last.clone())?;
     ensure!(sound, "pg_amcheck: {last}");
     Ok(())
+}
+
+/// The store's own reading of the leader's files, with the service stopped.
+///
+/// # Errors
+/// What it found.
+pub async fn check_store(cluster: &mut Cluster) -> Result<()> {
+    let folder = cluster.folder().join("checked");
+    let leader = cluster.leader().await?;
+    leader.stop().await?;
+    leader.export(&folder)?;
+    crate::store::check(&folder)
 }
 
 /// `redis-check-aof` over the leader's files, with the service stopped.

@@ -44,6 +44,8 @@ pub struct Plan {
     pub ttl: String,
     /// `sync` or `async`.
     pub durability: String,
+    /// On hosts: whether the disks can be made to fail and to be slow.
+    pub disks_can_fail: bool,
     /// More top-level lines of every node's configuration.
     pub extra: String,
 }
@@ -59,6 +61,7 @@ impl Plan {
             coordination: Coordination::Sqlite,
             ttl: "5s".to_owned(),
             durability: "async".to_owned(),
+            disks_can_fail: false,
             extra: String::new(),
         }
     }
@@ -154,6 +157,7 @@ impl Cluster {
             secret_file,
             ttl: plan.ttl.clone(),
             durability: plan.durability.clone(),
+            disks_can_fail: plan.disks_can_fail,
             extra: plan.extra.clone(),
         };
         let entrance = place(CLIENT)?;

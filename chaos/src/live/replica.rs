@@ -44,6 +44,7 @@ pub(super) struct Shared {
     pub secret_file: PathBuf,
     pub ttl: String,
     pub durability: String,
+    pub disks_can_fail: bool,
     pub extra: String,
 }
 
@@ -59,7 +60,8 @@ impl Replica {
         let image = match &place {
             Place::Loopback => None,
             Place::Host(_) => {
-                Some(Image::mount(&folder.join("image"), &folder.join("disk"), DISK_MIB)?)
+                let (file, point) = (folder.join("image"), folder.join("disk"));
+                Some(Image::mount(&file, &point, DISK_MIB, shared.disks_can_fail)?)
             }
         };
         let address = place.address();
@@ -90,7 +92,12 @@ listen = "{address}:{api_port}"
             secret = shared.secret_file.display(),
             ttl = shared.ttl,
             extra = shared.extra,
-            process = shared.service.process_table(&folder.join("mount"), address, service_port),
+            process = shared.service.process_table(
+                &shared.binary,
+                &folder.join("mount"),
+                address,
+                service_port
+            ),
         )?;
         std::fs::write(folder.join("config.toml"), text)?;
         Ok(Replica {

@@ -11,6 +11,8 @@ pub enum Service {
     Postgres,
     /// Redis with an append-only file synced at each write.
     Redis,
+    /// A file store of the harness' own: a journal and snapshots ([`crate::store`]).
+    Store,
     /// No server: the harness itself works on the leader's mount.
     Files,
 }
@@ -21,7 +23,7 @@ impl FromStr for Service {
         match text {
             "postgres" => Ok(Service::Postgres),
             "redis" => Ok(Service::Redis),
-            "files" => Ok(Service::Files),
+            "files" => Ok(Service::Store),
             _ => Err(format!("unknown service {text:?}: postgres, redis or files")),
         }
     }
@@ -32,7 +34,8 @@ impl std::fmt::Display for Service {
         f.write_str(match self {
             Service::Postgres => "postgres",
             Service::Redis => "redis",
-            Service::Files => "files",
+            Service::Store => "files",
+            Service::Files => "mount",
         })
     }
 }
@@ -44,6 +47,7 @@ impl Service {
         match self {
             Service::Postgres => "postgres",
             Service::Redis => "redis-server",
+            Service::Store => "chaos",
             Service::Files => "sleep",
         }
     }
@@ -54,12 +58,20 @@ impl Service {
         match self {
             Service::Postgres | Service::Files => 5432,
             Service::Redis => 6379,
+            Service::Store => 7000,
         }
     }
 
-    /// The `[process]` table for a service that listens there and keeps its data in `mount`.
+    /// The `[process]` table for a service that listens there and keeps its data in `mount`;
+    /// `binary` is the daemon's, beside which the harness' own is.
     #[must_use]
-    pub fn process_table(self, mount: &Path, address: Ipv4Addr, port: u16) -> String {
+    pub fn process_table(
+        self,
+        binary: &Path,
+        mount: &Path,
+        address: Ipv4Addr,
+        port: u16,
+    ) -> String {
         let mount = mount.display();
         match self {
             Service::Postgres => {
@@ -85,6 +97,18 @@ ready = {{ command = ["redis-cli", "-h", "{address}", "-p", "{port}", "get", "re
 stop_signal = "SIGTERM"
 "#
             ),
+            Service::Store => {
+                let store = binary.with_file_name("chaos");
+                let store = store.display();
+                format!(
+                    r#"[process]
+command = ["{store}", "store", "--folder", "{mount}", "--listen", "{address}:{port}"]
+address = "{address}:{port}"
+ready = {{ tcp = true, interval = "100ms" }}
+stop_signal = "SIGTERM"
+"#
+                )
+            }
             Service::Files => {
                 "[process]\ncommand = [\"sleep\", \"infinity\"]\nstop_signal = \"SIGTERM\"\n"
                     .to_owned()

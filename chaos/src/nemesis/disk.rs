@@ -1,19 +1,25 @@
-//! Disks that are full, and one that changes what it holds.
+//! Disks that are full, that fail, that are slow, and one that changes what it holds.
 //!
 //! Must hold: the service is told (`ENOSPC`, as a file system of its own would tell it) before
 //! anything is acknowledged that is not stored; a full follower stops acknowledging and harms
-//! nobody else; nothing is torn, and all goes on when there is room again. A byte that a disk
+//! nobody else; nothing is torn, and all goes on when there is room again. After an fdatasync that
+//! failed a process acknowledges nothing any more, for what the kernel has dropped no later sync
+//! brings back; a slow disk makes everything slow, and nothing wrong. A byte that a disk
 //! changes under a follower is found before that copy counts for anything (content is compared
 //! before a replica becomes a voter), and is never spread.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use super::{Done, Nemesis, Undo};
 use crate::live::Cluster;
 use crate::world::image::Image;
+
+/// How much longer a slow disk takes for each request.
+const DELAY: Duration = Duration::from_millis(50);
 
 /// What is left of a full disk.
 const LEFT: u64 = 256 << 10;
@@ -28,6 +34,29 @@ pub(super) async fn fill_leader(nemesis: &mut Nemesis) -> Result<Done> {
 pub(super) async fn fill_follower(nemesis: &mut Nemesis, choice: u64) -> Result<Done> {
     let node = nemesis.follower(choice).await?.node.clone();
     fill(nemesis, node)
+}
+
+/// The leader's fails every request, until an operator has it checked.
+pub(super) async fn fail(nemesis: &mut Nemesis) -> Result<Done> {
+    let node = nemesis.leader().await?.node.clone();
+    image(&mut nemesis.cluster, &node)?.trouble()?.fail(true);
+    Ok(Done::to(node.clone(), Undo::Mend(node)))
+}
+
+/// The leader's takes its time.
+pub(super) async fn slow(nemesis: &mut Nemesis) -> Result<Done> {
+    let node = nemesis.leader().await?.node.clone();
+    image(&mut nemesis.cluster, &node)?.trouble()?.slow_down(DELAY);
+    Ok(Done::to(node.clone(), Undo::Hasten(node)))
+}
+
+/// A disk that failed is checked and mounted again; the daemon is ended for it.
+pub(super) fn mend(nemesis: &mut Nemesis, node: &str) -> Result<()> {
+    let replica = nemesis.cluster.node(node)?;
+    replica.kill();
+    let image = replica.image().context("faults need a cluster in a world")?;
+    image.trouble()?.fail(false);
+    image.mend()
 }
 
 /// One in the largest file of a follower's copy.

@@ -30,6 +30,8 @@ pub enum Kind {
     WipeEtcd,
     FillLeader,
     FillFollower,
+    FailDisk,
+    SlowDisk,
     FlipByte,
     Restart,
     Replace,
@@ -55,7 +57,7 @@ const fn row(kind: Kind, name: &'static str, lasts: (u64, u64), says: &'static s
     Row { kind, name, lasts, is_alone: false, needs_etcd: false, is_asked_for: false, says }
 }
 
-const ROWS: [Row; 25] = [
+const ROWS: [Row; 27] = [
     row(Kind::KillDaemon, "kill-daemon", (5, 12), "the leader's daemon is killed"),
     row(Kind::KillService, "kill-service", (3, 6), "the service's main process is killed"),
     row(Kind::KillNode, "kill-node", (8, 15), "all of the leader's node is killed at once"),
@@ -93,6 +95,8 @@ const ROWS: [Row; 25] = [
     },
     row(Kind::FillLeader, "fill-leader", (4, 10), "the leader's disk is full"),
     row(Kind::FillFollower, "fill-follower", (4, 10), "a follower's disk is full"),
+    row(Kind::FailDisk, "fail-disk", (2, 6), "the leader's disk fails every request"),
+    row(Kind::SlowDisk, "slow-disk", (5, 15), "the leader's disk takes 50 ms for each request"),
     Row {
         is_alone: true,
         is_asked_for: true,
@@ -149,6 +153,12 @@ impl Kind {
     #[must_use]
     pub fn is_asked_for(self) -> bool {
         self.row().is_asked_for
+    }
+
+    /// Whether it needs disks that can fail.
+    #[must_use]
+    pub fn needs_layer(self) -> bool {
+        matches!(self, Kind::FailDisk | Kind::SlowDisk)
     }
 
     /// Whether it needs a real etcd.

@@ -12,8 +12,13 @@ use anyhow::{Context, Result};
 use rustix::process::Signal;
 
 use super::{Done, Nemesis, Undo};
+use crate::live::until;
+use crate::observe::metrics::is_healthy;
 
 const SWITCHOVER_PATIENCE: Duration = Duration::from_secs(60);
+
+/// A blank node copies everything before it follows.
+const COPY_PATIENCE: Duration = Duration::from_secs(120);
 
 /// Any node: SIGTERM, and a new start when it has ended.
 pub(super) fn restart(nemesis: &mut Nemesis, choice: u64) -> Result<Done> {
@@ -46,8 +51,14 @@ async fn replace_one(nemesis: &mut Nemesis, index: usize) -> Result<String> {
     nemesis.whole().await?;
     let replica = &mut nemesis.cluster.replicas[index];
     replica.wipe()?;
-    let node = replica.node.clone();
+    let (node, api) = (replica.node.clone(), replica.api());
     replica.start()?;
+    // The coordinator still shows for a while what the dead node said last.
+    let step = Duration::from_millis(100);
+    until("the new node to follow", COPY_PATIENCE, step, async || {
+        is_healthy(api).await.then_some(())
+    })
+    .await?;
     nemesis.whole().await?;
     Ok(node)
 }

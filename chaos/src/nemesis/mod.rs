@@ -50,6 +50,10 @@ pub enum Undo {
     SpeedUp(String),
     /// Starts members of etcd again.
     StartEtcd(Vec<usize>),
+    /// Repairs a disk that failed, and lets its node be started again.
+    Mend(String),
+    /// Makes a disk fast again.
+    Hasten(String),
     /// Gives a node's disk its room back.
     Empty(String),
 }
@@ -114,6 +118,8 @@ impl Nemesis {
             Kind::WipeEtcd => coordinator::wipe(self),
             Kind::FillLeader => disk::fill_leader(self).await,
             Kind::FillFollower => disk::fill_follower(self, choice).await,
+            Kind::FailDisk => disk::fail(self).await,
+            Kind::SlowDisk => disk::slow(self).await,
             Kind::FlipByte => disk::flip_byte(self, choice).await,
             Kind::Restart => membership::restart(self, choice),
             Kind::Replace => membership::replace(self, choice).await,
@@ -147,6 +153,11 @@ impl Nemesis {
                 self.switch()?.speed_up(host)
             }
             Undo::StartEtcd(members) => coordinator::start(self, &members),
+            Undo::Mend(node) => disk::mend(self, &node),
+            Undo::Hasten(node) => {
+                disk::image(&mut self.cluster, &node)?.trouble()?.slow_down(Duration::ZERO);
+                Ok(())
+            }
             Undo::Empty(node) => disk::image(&mut self.cluster, &node)?.empty(),
         }
     }

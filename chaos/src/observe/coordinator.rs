@@ -71,7 +71,10 @@ async fn keep_watching(
     loop {
         let result = tokio::select! {
             result = watch(&endpoints, &mut next, &history, &changes) => result,
-            () = wiped.notified() => Ok(next = 1),
+            () = wiped.notified() => {
+                next = 1;
+                Ok(())
+            }
         };
         if let Err(error) = result {
             tracing::debug!(%error, "the watch of etcd broke");

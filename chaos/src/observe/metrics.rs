@@ -80,16 +80,27 @@ fn sample(at: Duration, node: &str, metrics: &BTreeMap<String, f64>) -> Sample {
     }
 }
 
+/// Whether a replica says of itself that it leads or follows.
+pub async fn is_healthy(api: SocketAddr) -> bool {
+    let asked = tokio::time::timeout(PATIENCE, get(api, "/health")).await;
+    asked.is_ok_and(|answer| answer.is_ok_and(|text| text.starts_with("HTTP/1.1 200")))
+}
+
+async fn get(api: SocketAddr, path: &str) -> Result<String> {
+    let mut stream = TcpStream::connect(api).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {api}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer)
+}
+
 /// The metrics without labels that a replica serves.
 ///
 /// # Errors
 /// It does not answer.
 pub async fn ask(api: SocketAddr) -> Result<BTreeMap<String, f64>> {
-    let mut stream = TcpStream::connect(api).await?;
-    let request = format!("GET /metrics HTTP/1.1\r\nhost: {api}\r\nconnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
+    let answer = get(api, "/metrics").await?;
     let (_, body) = answer.split_once("\r\n\r\n").context("no end of the answer's head")?;
     let lines = body.lines().filter(|line| !line.starts_with('#') && !line.contains('{'));
     let values = lines.filter_map(|line| {

@@ -9,6 +9,7 @@ pub mod inside;
 pub mod night;
 pub mod options;
 mod record;
+pub mod seeds;
 
 use std::time::Duration;
 
@@ -16,8 +17,8 @@ use anyhow::{Context, Result};
 
 use crate::live::cluster::Plan;
 use crate::live::{Cluster, Coordination, Service};
-use crate::nemesis::Nemesis;
 use crate::nemesis::plan::plan;
+use crate::nemesis::{Kind, Nemesis};
 use crate::observe::coordinator::CoordinatorWatch;
 use crate::observe::metrics::Samples;
 use crate::report::Report;
@@ -48,6 +49,8 @@ fn cluster_plan(options: &Options) -> Result<Plan> {
     plan.coordination = options.coordination.into();
     plan.ttl = options.ttl.clone();
     plan.durability = options.durability.to_string();
+    plan.disks_can_fail = options.kinds().into_iter().any(Kind::needs_layer);
+    plan.extra = format!("voters = {}", options.replicas);
     Ok(plan)
 }
 
@@ -80,13 +83,15 @@ async fn run_in(world: World, plan_of_cluster: &Plan, options: &Options) -> Resu
     let Nemesis { mut cluster, .. } = nemesis;
     if let Err(error) = recovered {
         report.failed(&format!("the cluster did not recover: {error:#}"));
-        record::fill(&mut report, &history, watch.as_ref(), &samples, options);
+        let writing_until = history.now();
+        record::fill(&mut report, &history, writing_until, watch.as_ref(), &samples, options);
         report.keep_logs(&cluster);
         return Ok(report);
     }
     report.recovery = Some(recovery);
+    let writing_until = history.now();
     let present = crowd.finish().await?;
-    record::fill(&mut report, &history, watch.as_ref(), &samples, options);
+    record::fill(&mut report, &history, writing_until, watch.as_ref(), &samples, options);
     end::judge(&mut report, &history, &present, options);
     end::inspect(&mut report, &mut cluster, options).await;
     report.keep_logs(&cluster);

@@ -1,5 +1,7 @@
 //! The clients of a run, and what the run's records come to in the report.
 
+use std::time::Duration;
+
 use anyhow::Result;
 
 use super::Options;
@@ -84,6 +86,7 @@ pub(super) fn answers(history: &History) -> Vec<Answer> {
 pub(super) fn fill(
     report: &mut Report,
     history: &History,
+    writing_until: Duration,
     watch: Option<&CoordinatorWatch>,
     samples: &Samples,
     options: &Options,
@@ -99,12 +102,12 @@ pub(super) fn fill(
         Some(_) => from_coordinator(&changes),
         None => from_samples(&samples.samples()),
     };
-    report.lasted = history.now();
+    report.lasted = writing_until;
     report.throughput = Point::of(&answers);
     report.servers = history.servers();
     let settle = 2 * options.lease();
     for fault in &mut report.faults {
-        let until = fault.until.unwrap_or(fault.done) + settle;
+        let until = (fault.until.unwrap_or(fault.done) + settle).min(writing_until);
         fault.pause = Some(longest_gap(&acknowledged, fault.at, until));
         fault.next = next_after(&acknowledged, fault.done);
     }

@@ -72,7 +72,9 @@ impl World {
                 if let Some(process) = &mut self.nodes[node].process {
                     process.directive = Some(directive);
                 }
-                let pause = Duration::from_micros(self.rng.between(20, 2000));
+                // Ending a role waits for writes in progress, and so for a disk.
+                let most = if self.rng.chance(150) { 120_000 } else { 2000 };
+                let pause = Duration::from_micros(self.rng.between(20, most));
                 self.later(pause, Happening::TakeUp { node, life });
             }
             Effect::Promise(through) => {
@@ -138,6 +140,7 @@ impl World {
             caught_up: standing.caught_up,
             covered: standing.covered,
             stored: disk.config.clone(),
+            verified: None,
             state: String::new(),
         };
         self.machine(node, Event::Report(Box::new(report)));

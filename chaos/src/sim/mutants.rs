@@ -1,1 +1,119 @@
 //! `chaos mutants`: breaks one rule at a time and demands that a run finds it.
+//!
+//! The mutations stand at the lines of the machines that they break, or in the shell where the
+//! line is in IO code: `mutant!("name")`, which is the constant `false` in every build but the one
+//! that is made here. A mutation that no run finds means that the simulator is not finished.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+/// Every mutation: its name, and what it breaks.
+pub const MUTANTS: &[(&str, &str)] = &[
+    ("ack-before-durable", "a follower acknowledges what it has not synced"),
+    ("position-read-before-the-promise", "a ballot's position is older than its promise"),
+    ("promise-not-persisted", "the vow is forgotten by a restart"),
+    ("promised-epoch-as-position", "a ballot says the promised epoch for the last record's"),
+    ("promises-do-not-bind", "records of a promised epoch are taken and acknowledged"),
+    ("no-epoch-start", "a leader serves without a first record of its own"),
+    ("committed-before-the-epoch-start", "old records count as committed before the start is"),
+    ("acks-of-any-epoch-count", "acknowledgements of earlier epochs count"),
+    ("one-copy-too-few", "a write quorum is one copy less"),
+    ("either-rule-commits", "during a change only the new rule is met"),
+    ("uncommitted-applied", "objects are touched with records that may lose (sync)"),
+    ("object-written-before-its-record", "objects are touched before the log is durable"),
+    ("applied-tail-truncated", "a tail is cut off the log although it was applied"),
+    ("lineages-not-compared", "a follower streams on although its history is another"),
+    ("half-a-copy-streams", "an interrupted copy goes on as if it were whole"),
+    ("delta-complete-at-its-start", "a copy is promotable before its last record"),
+    ("new-disk-under-the-old-volume", "a wiped node answers as the voter that it was"),
+    ("takeover-compares-nothing", "the transaction that takes an epoch compares nothing"),
+    ("ballot-position-ignored", "anybody with a ballot leads"),
+    ("one-ballot-elects", "one voter's promise is enough"),
+    ("voters-changed-without-the-old-quorum", "new voters' terms stand alone from the first"),
+    ("voters-changed-before-they-have-it-all", "a config is written before it is covered"),
+    ("voters-let-in-unseen", "new voters need not have caught up"),
+    ("epochs-counted-by-the-coordinator-alone", "a restored coordinator gives epochs again"),
+    ("later-epoch-overlooked", "a leader goes on although a later epoch was taken"),
+    ("deadline-counted-from-receipt", "the gate's deadline counts from an answer's receipt"),
+    ("view-fresh-from-receipt", "an ambassador trusts a view from its receipt on"),
+    ("route-trusted-for-ever", "an ambassador trusts a route past its time"),
+];
+
+/// What to run.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Each mutation must be found within so many seeds
+    #[arg(long, default_value_t = 1000)]
+    seeds: u64,
+    /// The first of them
+    #[arg(long, default_value_t = 0)]
+    first_seed: u64,
+    /// Only those whose names contain this
+    #[arg(long, default_value = "")]
+    only: String,
+}
+
+/// Builds with mutations and runs each; true if all were found and nothing else was.
+///
+/// # Errors
+/// It cannot be built or run.
+#[allow(clippy::print_stdout, reason = "a command's output")]
+pub fn command(options: &Options) -> Result<bool> {
+    let binary = build()?;
+    let mut missed = Vec::new();
+    if let Some(found) = hunt(&binary, "", options)? {
+        bail!("without any mutation: {found}");
+    }
+    println!("none{:44}nothing is found in {} seeds", "", options.seeds);
+    let chosen = MUTANTS.iter().filter(|(name, _)| name.contains(&options.only));
+    for (name, what) in chosen {
+        match hunt(&binary, name, options)? {
+            Some(found) => println!("{name:48}{found}\n    ({what})"),
+            None => {
+                println!("{name:48}NOT FOUND in {} seeds\n    ({what})", options.seeds);
+                missed.push(*name);
+            }
+        }
+    }
+    if !missed.is_empty() {
+        println!("{} not found: {}", missed.len(), missed.join(", "));
+    }
+    Ok(missed.is_empty())
+}
+
+/// Only the workspace's own crates are built anew: the wrapper is for them alone.
+fn build() -> Result<PathBuf> {
+    let here = std::env::current_exe().context("cannot tell where this program is")?;
+    let folder = here.parent().context("this program is in no folder")?;
+    let wrapper = Path::new(env!("CARGO_MANIFEST_DIR")).join("mutant-rustc");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = Command::new(cargo);
+    build.args(["build", "-p", "mainstay-chaos", "--example", "mutant"]);
+    if folder.ends_with("release") {
+        build.arg("--release");
+    }
+    build.current_dir(env!("CARGO_MANIFEST_DIR")).env("RUSTC_WORKSPACE_WRAPPER", wrapper);
+    let built = build.status().context("cannot run cargo")?;
+    if !built.success() {
+        bail!("the build with mutations failed");
+    }
+    Ok(folder.join("examples/mutant"))
+}
+
+/// What is found with that mutation, if anything is.
+fn hunt(binary: &Path, mutant: &str, options: &Options) -> Result<Option<String>> {
+    let Options { seeds, first_seed, .. } = options;
+    let ran = Command::new(binary)
+        .args([first_seed.to_string(), seeds.to_string()])
+        .env("MAINSTAY_MUTANT", mutant)
+        .output()
+        .with_context(|| format!("cannot run {}", binary.display()))?;
+    match ran.status.code() {
+        Some(0) => Ok(None),
+        Some(1) => Ok(Some(String::from_utf8_lossy(&ran.stdout).trim().to_owned())),
+        _ => bail!("{} ended badly: {}", binary.display(), String::from_utf8_lossy(&ran.stderr)),
+    }
+}

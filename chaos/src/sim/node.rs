@@ -6,7 +6,7 @@ use std::time::Duration;
 use mainstay_election::machine::{Directive, Machine, Moment};
 use mainstay_election::values::{NodeName, Terms};
 use mainstay_sync::commit::Tally;
-use mainstay_sync::position::{Epoch, Seq};
+use mainstay_sync::position::{Epoch, Position, Seq};
 
 use super::clock::Clock;
 use super::disk::{Disk, Tag};
@@ -90,6 +90,8 @@ pub struct Process {
 pub struct Promising {
     /// Nothing of this epoch or an older one from now on.
     pub through: Epoch,
+    /// Where the log ended when it was asked for, which nobody may go by: a sync may be in flight.
+    pub asked_at: Position,
     /// The vow is being stored.
     pub storing: bool,
 }

@@ -205,7 +205,7 @@ impl Plan {
                 Fault::Cut { from: node, to, both: rng.chance(500), ms: rng.between(200, 9000) }
             }
             50..58 => {
-                let node = if rng.chance(250) { Some(self.nodes) } else { node };
+                let node = if rng.chance(400) { Some(self.nodes) } else { node };
                 let answers_only = rng.chance(400);
                 Fault::CutCoordinator { node, answers_only, ms: rng.between(200, 9000) }
             }

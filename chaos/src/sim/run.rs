@@ -142,10 +142,10 @@ impl World {
     /// Enough voters have the disk that they were let in with.
     fn can_serve(&self) -> bool {
         let view = self.coordinator.view();
-        let Some(config) = view.config.as_ref().map(|config| &config.value) else { return true };
-        if !self.plan.sync {
-            return true;
-        }
+        let known = view.config.as_ref().map(|config| &config.value);
+        let stored = self.nodes.iter().filter_map(|node| node.disk.config.as_deref());
+        let newest = known.into_iter().chain(stored).max_by_key(|config| config.mark());
+        let Some(config) = newest.filter(|_| self.plan.sync) else { return true };
         let held = config.voters.iter().filter(|member| {
             self.nodes.iter().any(|node| {
                 node.name == member.node

@@ -122,7 +122,7 @@ impl World {
         let asked = match &server.verdict {
             Verdict::Stream { after: seq } | Verdict::Truncate { after: seq } => *seq == after.seq,
             Verdict::Copy { .. } => true,
-            Verdict::SetAside { .. } | Verdict::Refuse(_) => false,
+            Verdict::SetAside { .. } | Verdict::Delta { .. } | Verdict::Refuse(_) => false,
         };
         let held = after.seq.next() >= self.nodes[session.leader].disk.first()
             || server.snapshot.is_some_and(|(from, _)| from <= after.seq);

@@ -82,7 +82,10 @@ impl World {
             servers
                 .clone()
                 .filter(|_| committed > Seq(0))
-                .filter(|(_, server)| server.snapshot.is_none() && server.durable >= committed)
+                .filter(|(_, server)| {
+                    let whole = server.snapshot.is_none() && server.durable >= committed;
+                    whole || mutant!("voters-let-in-unseen")
+                })
                 .map(|(of, server)| member(of, server.volume)),
         );
         let now = at.local(self.now);
@@ -97,7 +100,7 @@ impl World {
         };
         let quorum_heard =
             terms.0.iter().map(|term| nth(term, now, heard)).min().unwrap_or_default();
-        let covers = process.tally.covered() || mutant!("covered-without-looking");
+        let covers = process.tally.covered() || mutant!("voters-let-in-unseen");
         Standing { quorum_heard, caught_up, covered: covers.then(|| terms.clone()) }
     }
 

@@ -28,8 +28,7 @@ impl World {
         let head = at.disk.head();
         let (epoch, seq) = (record.head.epoch, record.head.seq);
         let fits = seq == head.seq.next() && epoch >= head.epoch && epoch <= by;
-        let sealed = by <= process.sealed && !mutant!("promises-do-not-bind");
-        if sealed || !fits {
+        if by <= process.sealed || !fits {
             return false;
         }
         at.disk.append(record);
@@ -79,7 +78,9 @@ impl World {
     pub fn promise(&mut self, node: usize, through: Epoch) {
         let Some(process) = &mut self.nodes[node].process else { return };
         if process.promises.iter().all(|promise| promise.through != through) {
-            process.promises.push(Promising { through, storing: false });
+            let asked_at = self.nodes[node].disk.durable();
+            let Some(process) = &mut self.nodes[node].process else { return };
+            process.promises.push(Promising { through, asked_at, storing: false });
         }
         self.go_on_promising(node);
     }
@@ -104,8 +105,9 @@ impl World {
         let drained = at.disk.durable == at.disk.head().seq && process.syncing.is_none();
         let mut storing = Vec::new();
         for promise in &mut process.promises {
-            process.sealed = process.sealed.max(promise.through);
-            let drained = drained || mutant!("promise-during-a-sync");
+            if !mutant!("promises-do-not-bind") {
+                process.sealed = process.sealed.max(promise.through);
+            }
             if drained && !promise.storing {
                 promise.storing = true;
                 storing.push(promise.through);
@@ -121,12 +123,19 @@ impl World {
     pub fn vowed(&mut self, node: usize, through: Epoch) {
         let at = &mut self.nodes[node];
         let Some(process) = &mut at.process else { return };
+        let asked = process.promises.iter().find(|promise| promise.through == through);
+        let asked_at = asked.map(|promise| promise.asked_at);
         process.promises.retain(|promise| promise.through != through);
         if !mutant!("promise-not-persisted") {
             at.disk.promised = at.disk.promised.max(through);
         }
         let disk = &at.disk;
         let mut position = convert::position(disk.durable());
+        if let Some(asked_at) = asked_at
+            && mutant!("position-read-before-the-promise")
+        {
+            position = convert::position(asked_at);
+        }
         if mutant!("promised-epoch-as-position") {
             position.epoch = convert::epoch(through);
         }

@@ -316,7 +316,12 @@ impl World {
             Happening::Beat { session, up } => self.beat(session, up),
             Happening::Send { session } => self.send_records(session),
             Happening::ReadPiece { session } => self.read_piece(session),
-            Happening::Boot { node, .. } => self.boot(node),
+            Happening::Boot { node, life } => {
+                // Of several reasons to come back the first one counts.
+                if self.nodes[node].life == life {
+                    self.boot(node);
+                }
+            }
             Happening::Fault(index) => self.fault(index),
             Happening::Proxy { proxy, at } => self.proxy_tick(proxy, at),
             Happening::Client { proxy } => self.client_comes(proxy),

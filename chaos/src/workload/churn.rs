@@ -30,6 +30,12 @@ impl Churn {
         Churn { random, seed, files: Vec::new(), folders: vec![PathBuf::new()], count: 0 }
     }
 
+    /// How many new names it has made.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
     /// Does `operations` of them below `root`.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ use redis::aio::MultiplexedConnection;
 use tokio_postgres::NoTls;
 
 use crate::live::Service;
+use crate::store;
 
 /// How long a connection may take to come about: longer than the ambassador holds one.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(40);
@@ -22,6 +23,8 @@ pub enum Client {
     Postgres(tokio_postgres::Client),
     /// Of Redis.
     Redis(MultiplexedConnection),
+    /// Of the file store.
+    Store(store::Client),
 }
 
 impl std::fmt::Debug for Client {
@@ -29,6 +32,7 @@ impl std::fmt::Debug for Client {
         f.write_str(match self {
             Client::Postgres(_) => "Postgres",
             Client::Redis(_) => "Redis",
+            Client::Store(_) => "Store",
         })
     }
 }
@@ -64,6 +68,7 @@ impl Client {
                     client.get_multiplexed_async_connection_with_config(&config).await?;
                 Ok(Client::Redis(connection))
             }
+            Service::Store => Ok(Client::Store(store::Client::connect(address).await?)),
             Service::Files => bail!("the files service has no clients"),
         }
     }
@@ -101,6 +106,7 @@ impl Client {
             Client::Redis(connection) => {
                 let _: u64 = connection.rpush(format!("writes:{client}"), number).await?;
             }
+            Client::Store(connection) => connection.append(client, number).await?,
         }
         Ok(())
     }
@@ -120,6 +126,7 @@ impl Client {
                     let run = lines.find_map(|line| line.strip_prefix("run_id:"));
                     Ok(run.context("no run_id in Redis' answer")?.to_owned())
                 }
+                Client::Store(connection) => connection.run().await,
             }
         })
         .await
@@ -151,6 +158,7 @@ impl Client {
                 }
                 Ok(all)
             }
+            Client::Store(connection) => connection.all().await,
         }
     }
 }

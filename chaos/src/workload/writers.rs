@@ -113,7 +113,7 @@ impl Writer {
         let mut connection = None;
         while !self.stopped.load(Ordering::Relaxed) {
             if self.way == Way::Direct {
-                tokio::time::sleep(rand::random_range(Duration::ZERO..DIRECT_PAUSE)).await;
+                self.rest().await;
             }
             let Some((connected, server)) = connection.as_mut() else {
                 connection = self.connect().await.ok();
@@ -132,6 +132,16 @@ impl Writer {
                 tracing::debug!(client, number, %error, "a write's outcome is unknown");
                 connection = None;
             }
+        }
+    }
+
+    /// A pause by chance, which the end cuts short.
+    async fn rest(&self) {
+        let mut left = rand::random_range(Duration::ZERO..DIRECT_PAUSE);
+        while !left.is_zero() && !self.stopped.load(Ordering::Relaxed) {
+            let step = left.min(Duration::from_millis(200));
+            tokio::time::sleep(step).await;
+            left -= step;
         }
     }
 

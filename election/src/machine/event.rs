@@ -6,7 +6,8 @@ use std::time::Duration;
 use crate::coordinator::{Compare, Grant, LeaseId, Write};
 use crate::machine::{Directive, Moment};
 use crate::values::{
-    ClusterId, Config, Epoch, Lag, Lineage, Member, NodeName, Position, Seq, Terms, VolumeId,
+    ClusterId, Config, Epoch, Lag, Lineage, Member, NodeName, Position, Seq, Terms, Verification,
+    VolumeId,
 };
 use crate::view::View;
 
@@ -71,6 +72,8 @@ pub struct Report {
     pub covered: Option<Terms>,
     /// The newest config that is durable on this replica's disk.
     pub stored: Option<Arc<Config>>,
+    /// What came of comparing its content with the leader's, the last time.
+    pub verified: Option<Verification>,
     /// What it is doing, for people.
     pub state: String,
 }

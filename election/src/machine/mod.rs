@@ -179,6 +179,10 @@ pub struct Machine {
     /// No transaction before this.
     retry_at: Moment,
     promise: Option<Promise>,
+    /// What the disk had vowed when this process began.
+    vow_found: Option<Epoch>,
+    /// The epoch of our own newest ballot that a view has shown.
+    cast_seen: Option<Epoch>,
     promising: Option<(VolumeId, Epoch)>,
     leadership: Leadership,
     /// The epoch whose leader's key this process has seen, registered all the while since: who is
@@ -221,6 +225,8 @@ impl Machine {
             tickets: Ticket::default(),
             retry_at: Moment::NEVER,
             promise: None,
+            vow_found: None,
+            cast_seen: None,
             promising: None,
             leadership: Leadership::default(),
             witnessed: None,
@@ -309,6 +315,7 @@ impl Machine {
                 if self.report.as_ref().and_then(mark) != mark(&report) {
                     self.stored_at = self.now;
                 }
+                self.vow_found.get_or_insert(report.promised);
                 self.report = Some(*report);
             }
             Event::Promised { volume, through, position, lineage } => {
@@ -366,6 +373,10 @@ impl Machine {
             self.transaction = Transaction::None;
         }
         self.silence = None;
+        // Only ours of this process: a ballot of a former one is covered by its vow.
+        let cast = view.ballots.get(self.identity.node.as_str()).map(|seen| seen.value.promised);
+        let promised = self.promise.as_ref().map(|promise| promise.through.next());
+        self.cast_seen = self.cast_seen.max(cast.filter(|cast| Some(*cast) == promised));
         if let Some(leader) = &view.leader {
             let leader = &leader.value;
             self.witnessed = Some(leader.epoch);
@@ -393,14 +404,22 @@ impl Machine {
     /// The highest epoch that anything here or in the view is of: the next one is free.
     fn sealed(&self, view: &View) -> Epoch {
         let taken = view.epoch.iter().map(|taken| taken.value.epoch);
-        let ours = self.report.iter().flat_map(|own| [own.promised, own.position.epoch]);
+        let ours = self.report.iter().flat_map(|own| {
+            // Not one that a newer view than this showed: its epoch may be our own, just won.
+            let stored = own.stored.as_ref().filter(|_| self.viewed_at >= self.stored_at);
+            let stored = stored.map(|config| config.mark().epoch).unwrap_or_default();
+            [own.promised, own.position.epoch, stored, self.balloted_for(view, own.promised)]
+        });
         let cluster = view.config.as_ref().map(|config| config.value.cluster);
         let theirs = view
             .replicas
             .values()
             .map(|replica| &replica.value)
             .filter(|replica| replica.cluster.is_some() && replica.cluster == cluster)
-            .flat_map(|replica| [replica.promised, replica.position.epoch]);
+            .flat_map(|replica| {
+                let stored = replica.stored.map(|mark| mark.epoch).unwrap_or_default();
+                [replica.promised, replica.position.epoch, stored]
+            });
         // A ballot is *for* an epoch: everything before that is sealed.
         let ballots =
             view.ballots.values().map(|ballot| Epoch(ballot.value.promised.0.saturating_sub(1)));
@@ -408,6 +427,21 @@ impl Machine {
             return taken.max().unwrap_or_default();
         }
         taken.chain(ours).chain(theirs).chain(ballots).max().unwrap_or_default()
+    }
+
+    /// The epoch that a vow was a ballot for, if somebody may have taken it of whom the view says
+    /// nothing: a coordinator restored from a backup forgot it. A vow of a former process may be
+    /// one of those, and so is our own once our ballot, which was there, is not there any more.
+    /// In a view that forgot nothing this is at most the epoch that it says.
+    fn balloted_for(&self, view: &View, promised: Epoch) -> Epoch {
+        let ours = self.vow_found.is_some_and(|found| promised > found);
+        let seen = view.ballots.get(self.identity.node.as_str()).map(|seen| seen.value.promised);
+        let forgotten = self.cast_seen.is_some_and(|cast| seen.is_none_or(|seen| seen < cast));
+        match promised {
+            Epoch(0) => Epoch(0),
+            _ if ours && !forgotten => promised,
+            _ => promised.next(),
+        }
     }
 
     /// Shuts the gate the moment that leadership ends, and pushes it ahead while it lasts.

@@ -159,6 +159,7 @@ impl Node {
             caught_up: self.caught_up.clone(),
             covered: self.covered.clone(),
             stored: self.stored.clone(),
+            verified: None,
             state: "streaming".to_owned(),
         }
     }

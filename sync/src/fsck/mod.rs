@@ -55,6 +55,8 @@ pub enum Finding {
     Index(String),
     /// The content is a copy that was never finished.
     Incomplete,
+    /// A kill came while the volume was moved to the end of a delta. All that is needed is there.
+    Unswitched,
     /// A file has bytes and no object.
     NoObject(FileId),
     /// An object is shorter than its file: bytes are missing.
@@ -105,7 +107,7 @@ impl Finding {
     fn severity(&self) -> Severity {
         match self {
             Finding::Log(_) | Finding::Index(_) => Severity::Fatal,
-            Finding::Long { .. } | Finding::Foreign(_) => Severity::Untidy,
+            Finding::Long { .. } | Finding::Foreign(_) | Finding::Unswitched => Severity::Untidy,
             _ => Severity::Damage,
         }
     }
@@ -116,6 +118,7 @@ impl Finding {
         match self {
             Finding::Long { .. } => "fsck with repair cuts it",
             Finding::Foreign(_) => "fsck with repair moves it to quarantine",
+            Finding::Unswitched => "fsck with repair, or the next start, ends it",
             Finding::Incomplete => "start the replica: it copies the volume again from the leader",
             _ => {
                 "move this state directory aside and start the replica blank: it copies the \
@@ -131,6 +134,7 @@ impl fmt::Display for Finding {
             Finding::Log(why) => write!(f, "the log: {why}"),
             Finding::Index(why) => write!(f, "meta.db: {why}"),
             Finding::Incomplete => write!(f, "the content is a copy that was never finished"),
+            Finding::Unswitched => write!(f, "the move to the end of a delta is half done"),
             Finding::NoObject(id) => write!(f, "file {id} has bytes and no object"),
             Finding::Short { id, size, length } => {
                 write!(f, "the object of file {id} has {length} of its {size} bytes")
@@ -210,6 +214,11 @@ pub fn fsck(
 
 fn check(state: &Path) -> Result<Report, VolumeError> {
     let mut report = Report::default();
+    if state.join("switching").exists() {
+        // The rest is between two positions, and right at neither.
+        report.add(Finding::Unswitched);
+        return Ok(report);
+    }
     let Some(at) = check_index(state, &mut report) else { return Ok(report) };
     report.checkpoint = at.position;
     check_log(&state.join("log"), at.position, &mut report)?;

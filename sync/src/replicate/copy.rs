@@ -11,7 +11,7 @@ use super::follower::{Following, Phase};
 use super::message::{ToFollower, ToLeader};
 use super::plan::Leading;
 use super::session::in_time;
-use crate::position::{Epoch, FileId, Lineage, Position, Seq, VolumeId};
+use crate::position::{Epoch, FileId, Lineage, Position, VolumeId};
 use crate::store::sound;
 use crate::transport::{Channel, FrameKind, Link};
 use crate::volume::{Piece, SnapshotHeader};
@@ -23,7 +23,7 @@ pub(super) struct Copied {
     pub through: Position,
     /// While these are open the leader holds the records after `position`.
     pub link: Link,
-    _channel: Channel,
+    pub _channel: Channel,
 }
 
 /// Copies the leader's whole volume.
@@ -52,7 +52,7 @@ async fn take(
     link: &Link,
 ) -> Result<(Channel, Box<dyn Builder>, Position, Position), End> {
     let mut channel = link.open().await?;
-    say(&mut channel.sending, &ToLeader::Delta { volume, since: Seq(0) }).await?;
+    say(&mut channel.sending, &ToLeader::Copy { volume }).await?;
     // No limit of time: the leader may have to make a checkpoint first.
     let begin = match hear(&mut channel.receiving).await? {
         ToFollower::Begin(begin) => begin,
@@ -78,7 +78,7 @@ async fn take(
 }
 
 /// Whether the copy is of the log that the leader said it has.
-fn fits(begin: &SnapshotHeader, leading: &Leading) -> Result<(), End> {
+pub(super) fn fits(begin: &SnapshotHeader, leading: &Leading) -> Result<(), End> {
     let at = begin.position;
     let up_to: Vec<_> =
         leading.lineage.0.iter().copied().filter(|(_, first)| *first <= at.seq).collect();

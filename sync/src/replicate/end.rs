@@ -39,7 +39,7 @@ pub(super) enum End {
          copy instead"
     )]
     Outrun { held: u64, limit: u64 },
-    #[error("the volume is another one now: coming back as that")]
+    #[error("the volume is at another position now: coming back from there")]
     Reborn,
     #[error("following was stopped")]
     Stopped,

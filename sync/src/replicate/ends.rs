@@ -8,7 +8,9 @@ use super::plan::Standing;
 use crate::log::Frame;
 use crate::op::Record;
 use crate::position::{ClusterId, Epoch, Lineage, Position, Seq, VolumeId};
-use crate::volume::{Piece, SnapshotHeader};
+use crate::store::rows::Row;
+use crate::store::stage::{Need, Want};
+use crate::volume::{Ask, ChangesHeader, Differing, Piece, SnapshotHeader, Volume};
 
 /// Why the leader's volume gave nothing.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +74,21 @@ pub trait Source: Send + Sync + 'static {
     /// # Errors
     /// The volume cannot be read.
     fn snapshot(&self) -> Result<Box<dyn Snapshot>, SourceError>;
+
+    /// What was born after `since`, as of a checkpoint, held as a snapshot is; `whole`: with all
+    /// names and attributes.
+    ///
+    /// # Errors
+    /// The volume cannot be read, or gives no deltas.
+    fn changes(&self, since: Seq, whole: bool) -> Result<Box<dyn Changes>, SourceError> {
+        let _ = whole;
+        Err(SourceError::Failed(format!("it gives no delta since {since}")))
+    }
+
+    /// The volume whose content can be compared, if it is a real one.
+    fn to_verify(&self) -> Option<Volume> {
+        None
+    }
 }
 
 /// Records in order, each once.
@@ -94,6 +111,40 @@ pub trait Snapshot: Send {
     fn next(&mut self) -> Result<Option<Piece>, SourceError>;
 
     /// After the last piece: the last record that must be laid over them.
+    fn through(&self) -> Position;
+}
+
+/// What changed in a volume since an op, being read out while its leader goes on writing.
+pub trait Changes: Send {
+    /// What it is of.
+    fn header(&self) -> ChangesHeader;
+
+    /// The next of the leader's own changes; empty when that was all.
+    ///
+    /// # Errors
+    /// The index cannot be read.
+    fn next_rows(&mut self) -> Result<Vec<Row>, SourceError>;
+
+    /// Asks for rows that the follower changed in a history of its own.
+    fn ask(&mut self, wants: Vec<Want>);
+
+    /// The next of those; empty when that was all.
+    ///
+    /// # Errors
+    /// The index cannot be read.
+    fn next_answer(&mut self) -> Result<Vec<Row>, SourceError>;
+
+    /// Those, since the last time, that there are no rows for.
+    fn take_absent(&mut self) -> Vec<Want>;
+
+    /// What of a chunk differs from the follower's. Bytes may be of any op up to the volume's
+    /// head after the call.
+    ///
+    /// # Errors
+    /// There is no such chunk, or the object cannot be read.
+    fn differing(&mut self, ask: &Ask) -> Result<Vec<Differing>, SourceError>;
+
+    /// After the last chunk: the last record that must be laid over them.
     fn through(&self) -> Position;
 }
 
@@ -144,6 +195,92 @@ pub trait Sink: Send + Sync + 'static {
     /// # Errors
     /// The volume may be empty and building; the next try begins again.
     fn build(&self, header: &SnapshotHeader) -> Result<Box<dyn Builder>, SinkError>;
+
+    /// Whether a delta since `base` must bring all names and attributes. Applies what the log
+    /// holds first.
+    ///
+    /// # Errors
+    /// It cannot be told.
+    fn needs_whole(&self, base: Position) -> Result<bool, SinkError> {
+        let _ = base;
+        Ok(true)
+    }
+
+    /// Begins to take a delta since `base`, the last op in common, beside the volume.
+    ///
+    /// # Errors
+    /// The volume is as it was.
+    fn catch_up(
+        &self,
+        header: &ChangesHeader,
+        base: Position,
+    ) -> Result<Box<dyn Delta>, SinkError> {
+        let _ = (header, base);
+        Err(SinkError { action: "begin a delta", why: "this volume takes none".to_owned() })
+    }
+
+    /// Throws away what is left of an earlier delta: it is not needed any more.
+    ///
+    /// # Errors
+    /// What the disk said.
+    fn forget_delta(&self) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    /// The volume whose content can be compared, if it is a real one.
+    fn to_verify(&self) -> Option<Volume> {
+        None
+    }
+}
+
+/// A delta while it arrives. Dropped before its [`Builder`] has finished, it leaves the volume as
+/// it was, and the next one goes on from what is here of it.
+pub trait Delta: Send {
+    /// Takes rows: the leader's own changes, or answers.
+    ///
+    /// # Errors
+    /// They are unsound, or the disk failed.
+    fn take_rows(&mut self, rows: &[Row]) -> Result<(), SinkError>;
+
+    /// All of the leader's own changes are here: finds out what else to ask for.
+    ///
+    /// # Errors
+    /// The disk failed.
+    fn find_wants(&mut self) -> Result<(), SinkError>;
+
+    /// The next things to ask for after `last`.
+    ///
+    /// # Errors
+    /// The disk failed.
+    fn wants(&self, last: Option<&Want>, limit: usize) -> Result<Vec<Want>, SinkError>;
+
+    /// The leader has no rows for these.
+    ///
+    /// # Errors
+    /// The disk failed.
+    fn take_absent(&mut self, wants: &[Want]) -> Result<(), SinkError>;
+
+    /// All rows are here: finds out which chunks to ask for, and says how many.
+    ///
+    /// # Errors
+    /// The disk failed.
+    fn find_needs(&mut self) -> Result<u64, SinkError>;
+
+    /// The next chunks to ask for after `last`, and the last of them.
+    ///
+    /// # Errors
+    /// The disk failed.
+    fn asks(&self, last: Option<Need>, limit: usize)
+    -> Result<(Vec<Ask>, Option<Need>), SinkError>;
+
+    /// Takes what differs in a chunk that was asked for.
+    ///
+    /// # Errors
+    /// It was not asked for, or the disk failed.
+    fn take_differing(&mut self, ask: &Ask, found: &Differing) -> Result<(), SinkError>;
+
+    /// All rows and blocks are here; what is left are the records, from the leader of `by`.
+    fn into_builder(self: Box<Self>, by: Epoch) -> Box<dyn Builder>;
 }
 
 /// A follower's volume while a copy arrives. Dropped before [`Builder::finish`], it stays

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use super::end::End;
 use super::ends::Sink;
 use super::intake;
-use super::message::Stamp;
+use super::message::{Stamp, Verified};
 use super::plan::Refusal;
 use crate::position::{Epoch, Seq};
 use crate::transport::Endpoint;
@@ -38,6 +38,8 @@ pub struct FollowerOptions {
     pub beat: Duration,
     /// Bytes of records taken from the link at once.
     pub batch_bytes_max: usize,
+    /// Bytes a second that comparing the content may read here and at the leader.
+    pub verify_bandwidth: u64,
 }
 
 impl Default for FollowerOptions {
@@ -47,6 +49,7 @@ impl Default for FollowerOptions {
             retry_max: Duration::from_secs(2),
             beat: Duration::from_millis(500),
             batch_bytes_max: 4 << 20,
+            verify_bandwidth: 64 << 20,
         }
     }
 }
@@ -65,6 +68,19 @@ pub enum Phase {
         bytes_total: u64,
         /// Since the copy began, on average.
         bytes_per_second: u64,
+    },
+    /// Taking what differs, beside a volume that stays at its old position and promotable.
+    CatchingUp {
+        /// Bytes of blocks so far.
+        bytes: u64,
+        /// Chunks that were compared so far.
+        chunks: u64,
+        /// How many there are; 0 until that is known.
+        chunks_total: u64,
+        /// Since it began, on average.
+        bytes_per_second: u64,
+        /// About how long it still takes.
+        ms_left: Option<u64>,
     },
     /// Taking records as they are made.
     Streaming,
@@ -89,6 +105,12 @@ pub struct Status {
     pub behind_bytes: u64,
     /// How old the oldest of those is, as last heard.
     pub behind_ms: u64,
+    /// The newest comparison that the leader asked for, and as of which record.
+    pub verify: (u64, Seq),
+    /// Chunks that a comparison under way has looked at, and about how many there are.
+    pub verifying: Option<(u64, u64)>,
+    /// What the last comparison in this following found.
+    pub verified: Option<Verified>,
     /// It ended the session itself, or takes none: it does not lead any more, or not yet.
     pub goodbye: bool,
     /// The stamp of its last beat.

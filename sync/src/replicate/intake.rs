@@ -17,7 +17,7 @@ use super::follower::{Following, Phase};
 use super::message::{Beat, Stamp, ToFollower, ToLeader, Welcome};
 use super::plan::{self, PROTOCOL, Refusal, Standing, Verdict};
 use super::session::in_time;
-use super::{clock, copy};
+use super::{clock, copy, delta, verify};
 use crate::log::Frame;
 use crate::op::{Record, Time};
 use crate::position::{Epoch, Position, Seq};
@@ -40,7 +40,7 @@ pub(super) async fn session(following: &Following) -> (End, bool) {
 }
 
 /// There is no good end: a session lasts until something ends it.
-enum Never {}
+pub(super) enum Never {}
 
 async fn follow(following: &Following, link: &Link, streamed: &mut bool) -> Result<Never, End> {
     let mut channel = link.open().await?;
@@ -56,12 +56,16 @@ async fn follow(following: &Following, link: &Link, streamed: &mut bool) -> Resu
     let mut copied = None;
     match welcome.verdict {
         Verdict::Refuse(refusal) => return Err(refusal.into()),
-        Verdict::Stream { .. } => {}
+        Verdict::Stream { .. } => following.write(|sink| Ok(sink.forget_delta()?)).await?,
         Verdict::Truncate { after } => {
             tracing::warn!(head = %standing.head, %after, "dropping a tail that no leader kept");
             let epoch = standing.lineage.epoch_at(after).unwrap_or_default();
             let after = Position { epoch, seq: after };
             following.write(move |sink| Ok(sink.truncate_after(after)?)).await?;
+            if leading.first > after.seq.next() {
+                // What is left is a prefix that the leader's log does not cover.
+                return Err(End::Reborn);
+            }
         }
         Verdict::SetAside { ancestor } => {
             let why = format!(
@@ -72,6 +76,10 @@ async fn follow(following: &Following, link: &Link, streamed: &mut bool) -> Resu
             tracing::warn!(%why, "setting the whole volume aside");
             following.write(move |sink| Ok(sink.set_aside(&why)?)).await?;
             return Err(End::Reborn);
+        }
+        Verdict::Delta { since } => {
+            tracing::info!(head = %standing.head, %since, "fetching what differs");
+            copied = Some(delta::fetch(following, leading, &standing, since).await?);
         }
         Verdict::Copy { why } => {
             tracing::info!(?why, "copying the whole volume");
@@ -194,6 +202,7 @@ impl Intake<'_> {
         }));
         let Channel { sending, mut receiving } = channel;
         let acks = acknowledge(self.following, sending, rung, self.epoch);
+        let following = self.following;
         let records = async {
             loop {
                 self.take(&mut receiving).await?;
@@ -202,6 +211,7 @@ impl Intake<'_> {
         let end = tokio::select! {
             end = records => end,
             end = acks => end,
+            end = verify::keep(following) => end,
         };
         drop(bell);
         end
@@ -253,7 +263,7 @@ impl Intake<'_> {
     }
 
     fn heard(&self, beat: &Beat) {
-        let Beat { head, committed, behind_bytes, behind_ms, at, stamp } = *beat;
+        let Beat { head, committed, behind_bytes, behind_ms, verify, at, stamp } = *beat;
         // Only here, past the match of the two lineages: all that our log has is the leader's, so
         // its word on its own log is one on ours.
         self.following.sink.committed(committed);
@@ -262,6 +272,7 @@ impl Intake<'_> {
             status.leader_committed = committed;
             status.behind_bytes = behind_bytes;
             status.behind_ms = behind_ms;
+            status.verify = verify;
             status.stamp = stamp;
         };
         heard(self.following, self.link, change, at);

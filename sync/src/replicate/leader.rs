@@ -1,13 +1,14 @@
 //! The leader's end: takes followers' sessions for as long as one leadership lasts.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::end::End;
 use super::ends::{Source, SourceError};
+use super::pace::Pace;
 use super::plan::{Leading, PROTOCOL};
 use super::session;
 use super::table::{FollowerStatus, Table};
@@ -27,6 +28,8 @@ pub struct LeaderOptions {
     /// A follower this many bytes of log behind is dropped, to copy instead: the log is held for
     /// it. Also the most that may be written during a copy.
     pub held_bytes_max: u64,
+    /// Bytes a second that copies and deltas may take together; records are never held back.
+    pub bandwidth: Option<u64>,
     /// Who may follow; `None`: whoever holds the secret.
     pub admit: Option<Admit>,
 }
@@ -37,6 +40,7 @@ impl Default for LeaderOptions {
             beat: Duration::from_millis(500),
             batch_bytes_max: 1 << 20,
             held_bytes_max: 16 << 30,
+            bandwidth: None,
             admit: None,
         }
     }
@@ -69,6 +73,7 @@ pub(super) struct Shared {
     pub source: Arc<dyn Source>,
     pub options: LeaderOptions,
     pub table: Table,
+    pub pace: Pace,
     pub events: mpsc::UnboundedSender<Event>,
 }
 
@@ -84,7 +89,8 @@ impl Leader {
         let (events, told) = mpsc::unbounded_channel();
         let service = endpoint.name().service.clone();
         let table = Table::new();
-        let shared = Arc::new(Shared { service, epoch, source, options, table, events });
+        let pace = Pace::new(options.bandwidth);
+        let shared = Arc::new(Shared { service, epoch, source, options, table, pace, events });
         let (going, over) = oneshot::channel();
         let accepting = tokio::spawn(accept(endpoint.listen(), shared.clone(), over));
         (Leader { shared, _going: going, accepting }, told)
@@ -100,6 +106,16 @@ impl Leader {
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.shared.table.changes()
+    }
+
+    /// Asks all followers to compare their content with this volume's as it is now, and says
+    /// which run it is: [`FollowerStatus::verified`] tells of it once it is done.
+    pub fn verify(&self) -> u64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let earlier = self.shared.table.verify().0;
+        let run = u64::try_from(since.as_millis()).unwrap_or(u64::MAX).max(earlier + 1);
+        self.shared.table.ask_verify(run, self.shared.source.head().seq);
+        run
     }
 
     /// Ends all sessions. When this returns none counts an acknowledgement or reads the volume

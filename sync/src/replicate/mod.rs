@@ -13,21 +13,26 @@
 pub mod check;
 mod clock;
 mod copy;
+mod delta;
 mod end;
 mod ends;
 mod follower;
 mod intake;
 mod leader;
 pub mod message;
+mod pace;
 pub mod plan;
 mod serve_copy;
+mod serve_delta;
+mod serve_verify;
 mod session;
 mod table;
+mod verify;
 mod volume;
 
-pub use ends::{Builder, Records, Sink, SinkError, Snapshot, Source, SourceError};
+pub use ends::{Builder, Changes, Delta, Records, Sink, SinkError, Snapshot, Source, SourceError};
 pub use follower::{Follower, FollowerOptions, LeaderAddress, Phase, Status};
 pub use leader::{Admit, Event, Leader, LeaderOptions};
-pub use message::Stamp;
+pub use message::{Mismatch, Outcome, Stamp, Verified};
 pub use plan::{Refusal, Standing, Verdict, Why};
 pub use table::{CopyProgress, FollowerStatus};

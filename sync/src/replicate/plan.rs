@@ -34,6 +34,10 @@ pub struct Standing {
     pub applied: Seq,
     /// An earlier copy did not end: its volume is at no position at all.
     pub building: bool,
+    /// Whether it can take a delta.
+    pub deltas: bool,
+    /// Whether its content was ever compared with a leader's, or is a copy of one's.
+    pub compared: bool,
     /// The newest epoch of which it takes no record any more.
     pub promised: Epoch,
 }
@@ -72,8 +76,13 @@ pub enum Verdict {
         /// The last record that both logs share.
         after: Seq,
     },
-    /// Records past the last common one were applied, or the leader cannot go back to it: set the
-    /// whole volume aside, and come back blank.
+    /// Fetch what differs since `since`: the leader's log does not go back to it, or records past
+    /// it were applied here.
+    Delta {
+        /// The last record that both logs share.
+        since: Seq,
+    },
+    /// There is nothing in common: set the whole volume aside, and come back blank.
     SetAside {
         /// The last record that both logs share.
         ancestor: Seq,
@@ -176,16 +185,19 @@ pub fn plan(follower: &Standing, leader: &Leading) -> Verdict {
         return Verdict::Stream { after: follower.head.seq };
     }
     let covered = ancestor > Seq(0) && leader.first <= ancestor.next();
+    let delta = follower.deltas && ancestor > Seq(0);
     if ancestor == follower.head.seq {
-        return match covered {
-            true => Verdict::Stream { after: ancestor },
-            false => Verdict::Copy { why: Why::LogReleased { oldest: leader.first } },
+        return match (covered, delta) {
+            (true, _) => Verdict::Stream { after: ancestor },
+            (false, true) => Verdict::Delta { since: ancestor },
+            (false, false) => Verdict::Copy { why: Why::LogReleased { oldest: leader.first } },
         };
     }
-    if covered && (follower.applied <= ancestor || mutant!("applied-tail-truncated")) {
+    // Also where the log does not cover it: what is left is a prefix, which takes a delta.
+    if (covered || delta) && (follower.applied <= ancestor || mutant!("applied-tail-truncated")) {
         return Verdict::Truncate { after: ancestor };
     }
-    Verdict::SetAside { ancestor }
+    if delta { Verdict::Delta { since: ancestor } } else { Verdict::SetAside { ancestor } }
 }
 
 fn refuse(follower: &Standing, leader: &Leading) -> Option<Refusal> {

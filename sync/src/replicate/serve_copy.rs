@@ -9,6 +9,8 @@ use super::ends::{Snapshot, SourceError};
 use super::leader::Shared;
 use super::message::ToFollower;
 use super::table::{CopyProgress, Seat};
+use std::sync::Arc;
+
 use crate::position::{Seq, VolumeId};
 use crate::store::rows::Row;
 use crate::transport::{Channel, FRAME_BYTES_MAX, FrameKind, Link, Sending};
@@ -23,14 +25,9 @@ pub(super) async fn serve(
     link: &Link,
     mut channel: Channel,
     volume: VolumeId,
-    since: Seq,
 ) -> Result<(), End> {
     let node = &link.peer().node;
-    let seat = shared.table.find(node, volume);
-    let seat = seat.ok_or_else(|| End::Contradiction("it copies and has no session".to_owned()))?;
-    if since != Seq(0) {
-        return Err(End::Contradiction(format!("it asks for changes since {since}")));
-    }
+    let seat = seat_of(shared, node, volume)?;
     let source = shared.source.clone();
     let snapshot = tokio::task::spawn_blocking(move || source.snapshot()).await??;
     let held = tokio::select! {
@@ -42,6 +39,12 @@ pub(super) async fn serve(
     let _ended = channel.receiving.next().await;
     release(held);
     Ok(())
+}
+
+/// Only whom the live session has admitted may copy.
+pub(super) fn seat_of(shared: &Shared, node: &str, volume: VolumeId) -> Result<Arc<Seat>, End> {
+    let seat = shared.table.find(node, volume);
+    seat.ok_or_else(|| End::Contradiction("it copies and has no session".to_owned()))
 }
 
 /// Sends all of `snapshot`, and gives it back still held.
@@ -62,6 +65,7 @@ async fn send(
             Some(Piece::Rows(rows)) => send_rows(sending, rows).await?,
             Some(Piece::Data { id, offset, bytes }) => {
                 progress.bytes += bytes.len() as u64;
+                shared.pace.take(bytes.len() as u64).await;
                 let extent = wire::encode_message(&ToFollower::Extent { id, offset });
                 sending.queue(FrameKind::Message, extent.into())?;
                 sending.send(FrameKind::Data, bytes).await?;
@@ -70,14 +74,16 @@ async fn send(
         }
         seat.copying(progress);
         shared.table.touch();
-        let (held, limit) =
-            (shared.source.bytes_after(position.seq), shared.options.held_bytes_max);
-        if held > limit {
-            return Err(End::Outrun { held, limit });
-        }
+        within_bound(shared, position.seq)?;
     }
     say(sending, &ToFollower::End { through: snapshot.through() }).await?;
     Ok(snapshot)
+}
+
+/// The log that is held for a copy has a bound.
+pub(super) fn within_bound(shared: &Shared, since: Seq) -> Result<(), End> {
+    let (held, limit) = (shared.source.bytes_after(since), shared.options.held_bytes_max);
+    if held > limit { Err(End::Outrun { held, limit }) } else { Ok(()) }
 }
 
 type Next = (Box<dyn Snapshot>, Result<Option<Piece>, SourceError>);
@@ -96,7 +102,7 @@ fn release(snapshot: Box<dyn Snapshot>) {
 }
 
 /// A page of rows may hold large attributes, so it is cut by bytes.
-async fn send_rows(sending: &mut Sending, rows: Vec<Row>) -> Result<(), End> {
+pub(super) async fn send_rows(sending: &mut Sending, rows: Vec<Row>) -> Result<(), End> {
     let (mut batch, mut bytes) = (Vec::new(), 0);
     for row in rows {
         bytes += weight(&row);

@@ -14,18 +14,19 @@ use super::leader::{Event, Shared};
 use super::message::{Beat, ToFollower, ToLeader, Welcome};
 use super::plan::{self, Leading, Refusal, Standing, Verdict};
 use super::table::Seat;
-use super::{clock, serve_copy};
+use super::{clock, serve_copy, serve_delta, serve_verify};
 use crate::position::{Position, Seq, VolumeId};
 use crate::transport::{Channel, FrameKind, Link, Receiving, Sending};
 use crate::wire;
 
 /// How long a peer may take over one step of the handshake.
 pub(super) const HANDSHAKE_SECONDS: u64 = 20;
+pub(super) const HANDSHAKE: Duration = Duration::from_secs(HANDSHAKE_SECONDS);
 
 /// Fails what takes a peer longer than a handshake's step may.
 pub(super) async fn in_time<T>(step: impl Future<Output = Result<T, End>>) -> Result<T, End> {
     let silent = |_| End::Silent { seconds: HANDSHAKE_SECONDS };
-    time::timeout(Duration::from_secs(HANDSHAKE_SECONDS), step).await.map_err(silent)?
+    time::timeout(HANDSHAKE, step).await.map_err(silent)?
 }
 
 /// Serves what the follower on `link` asks for, until it ends.
@@ -33,10 +34,14 @@ pub(super) async fn serve(shared: &Shared, link: &Link) -> Result<(), End> {
     let mut channel = in_time(async { Ok(link.accept().await?) }).await?;
     match in_time(hear(&mut channel.receiving)).await? {
         ToLeader::Hello(standing) => live(shared, link, channel, &standing).await,
-        ToLeader::Delta { volume, since } => {
-            serve_copy::serve(shared, link, channel, volume, since).await
+        ToLeader::Copy { volume } => serve_copy::serve(shared, link, channel, volume).await,
+        ToLeader::Delta { volume, since, whole } => {
+            serve_delta::serve(shared, link, channel, volume, since, whole).await
         }
-        other => Err(unexpected("Hello or Delta", &other)),
+        ToLeader::Verify { volume, at } => {
+            serve_verify::serve(shared, link, channel, volume, at).await
+        }
+        other => Err(unexpected("Hello, Copy, Delta or Verify", &other)),
     }
 }
 
@@ -63,6 +68,7 @@ async fn live(
         }
         verdict => {
             let seat = shared.table.seat(&standing.node, standing.volume, link.address());
+            seat.set_compared(standing.compared);
             let end = tokio::select! {
                 end = stream(shared, link, channel, standing, &leading, &verdict, &seat) => end,
                 () = seat.replaced.notified() => Err(End::Replaced),
@@ -134,7 +140,7 @@ fn fits(verdict: &Verdict, leading: &Leading, after: Position, head: Position) -
     let ours = after.seq <= head.seq && leading.lineage.epoch_at(after.seq) == Some(after.epoch);
     let asked = match verdict {
         Verdict::Stream { after: seq } | Verdict::Truncate { after: seq } => *seq == after.seq,
-        Verdict::Copy { .. } => true,
+        Verdict::Copy { .. } | Verdict::Delta { .. } => true,
         Verdict::SetAside { .. } | Verdict::Refuse(_) => false,
     };
     if ours && asked {
@@ -180,8 +186,8 @@ async fn send_records(
 fn queue_beat(shared: &Shared, sending: &mut Sending, seat: &Seat) -> Result<Seq, End> {
     let (head, committed) = (shared.source.head().seq, shared.source.committed());
     let (behind_bytes, behind_ms) = seat.behind(&*shared.source);
-    let stamp = clock::stamp();
-    let beat = Beat { head, committed, behind_bytes, behind_ms, at: clock::now(), stamp };
+    let (verify, stamp, at) = (shared.table.verify(), clock::stamp(), clock::now());
+    let beat = Beat { head, committed, behind_bytes, behind_ms, verify, at, stamp };
     let beat = ToFollower::Beat(beat);
     sending.queue(FrameKind::Message, wire::encode_message(&beat).into())?;
     Ok(committed)

@@ -12,7 +12,7 @@ use tokio::sync::{Notify, watch};
 
 use super::clock;
 use super::ends::Source;
-use super::message::Stamp;
+use super::message::{Stamp, Verified};
 use crate::op::Time;
 use crate::position::{Seq, VolumeId};
 
@@ -52,6 +52,10 @@ pub struct FollowerStatus {
     pub lag_ms: u64,
     /// A copy under way.
     pub copy: Option<CopyProgress>,
+    /// Whether its content was ever compared with a leader's in its volume's life, or is a copy.
+    pub compared: bool,
+    /// What the last comparison in this leadership found.
+    pub verified: Option<Verified>,
 }
 
 /// How far a copy is.
@@ -66,6 +70,8 @@ pub struct CopyProgress {
 /// All followers of one leadership, by node: the newest session of a node is the one that counts.
 pub(super) struct Table {
     seats: Mutex<BTreeMap<String, Arc<Seat>>>,
+    /// The newest comparison that was asked for.
+    verify: Mutex<(u64, Seq)>,
     changes: watch::Sender<u64>,
 }
 
@@ -92,16 +98,28 @@ struct Progress {
     /// Sent and not durable there, oldest first: up to which seq, made when at the earliest.
     under_way: VecDeque<(Seq, Time)>,
     copy: Option<CopyProgress>,
+    compared: bool,
+    verified: Option<Verified>,
 }
 
 impl Table {
     pub fn new() -> Table {
-        Table { seats: Mutex::default(), changes: watch::Sender::new(0) }
+        Table { seats: Mutex::default(), verify: Mutex::default(), changes: watch::Sender::new(0) }
     }
 
     /// Changes whenever a status may have; the number means nothing.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
+    }
+
+    /// Asks all followers to compare their content as of `at`.
+    pub fn ask_verify(&self, run: u64, at: Seq) {
+        *lock(&self.verify) = (run, at);
+    }
+
+    /// The newest comparison that was asked for.
+    pub fn verify(&self) -> (u64, Seq) {
+        *lock(&self.verify)
     }
 
     /// Something changed.
@@ -125,6 +143,8 @@ impl Table {
             echo: Stamp(0),
             under_way: VecDeque::new(),
             copy: None,
+            compared: false,
+            verified: None,
         };
         let seat =
             Arc::new(Seat { address, replaced: Notify::new(), progress: Mutex::new(progress) });
@@ -132,7 +152,9 @@ impl Table {
         if let Some(earlier) = earlier {
             let was = lock(&earlier.progress);
             if was.volume == volume {
-                lock(&seat.progress).caught_up = was.caught_up;
+                let mut now = lock(&seat.progress);
+                now.caught_up = was.caught_up;
+                now.verified.clone_from(&was.verified);
             }
             drop(was);
             earlier.replaced.notify_one();
@@ -173,6 +195,8 @@ impl Table {
                 lag_bytes: progress.lag_bytes(head, source),
                 lag_ms: progress.lag_ms(head, now, wall),
                 copy: progress.copy,
+                compared: progress.compared,
+                verified: progress.verified.clone(),
             }
         };
         seats.into_iter().map(status).collect()
@@ -183,6 +207,8 @@ impl Seat {
     /// Records after `after` will be sent to `volume`, everything before is there.
     pub fn begin(&self, after: Seq, volume: VolumeId) {
         let mut progress = lock(&self.progress);
+        // Another volume is a fresh copy.
+        progress.compared |= progress.volume != volume;
         progress.volume = volume;
         progress.sent = after;
         progress.copy = None;
@@ -239,6 +265,18 @@ impl Seat {
         let mut progress = lock(&self.progress);
         progress.copy = Some(copy);
         progress.heard = Instant::now();
+    }
+
+    /// Whether its content was compared earlier in its volume's life.
+    pub fn set_compared(&self, compared: bool) {
+        lock(&self.progress).compared = compared;
+    }
+
+    /// It has compared its content.
+    pub fn verified(&self, outcome: Verified) {
+        let mut progress = lock(&self.progress);
+        progress.compared = true;
+        progress.verified = Some(outcome);
     }
 
     /// The session is over.

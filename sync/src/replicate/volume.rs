@@ -3,12 +3,18 @@
 use futures::future::BoxFuture;
 use tokio::sync::oneshot;
 
-use super::ends::{Builder, Records, Sink, SinkError, Snapshot, Source, SourceError};
+use super::ends::{
+    Builder, Changes, Delta, Records, Sink, SinkError, Snapshot, Source, SourceError,
+};
 use super::plan::Standing;
 use crate::log::{Frame, LogError, LogReader, UpTo};
 use crate::op::Record;
 use crate::position::{ClusterId, Epoch, Lineage, Position, Seq, VolumeId};
-use crate::volume::{self, Piece, SnapshotHeader, Volume, VolumeError};
+use crate::store::rows::Row;
+use crate::store::stage::{Need, Want};
+use crate::volume::{
+    self, Ask, Catchup, ChangesHeader, Differing, Piece, SnapshotHeader, Volume, VolumeError,
+};
 
 impl Source for Volume {
     fn cluster(&self) -> Option<ClusterId> {
@@ -51,6 +57,45 @@ impl Source for Volume {
         let snapshot = Volume::snapshot(self).map_err(unreadable)?;
         Ok(Box::new(snapshot))
     }
+
+    fn to_verify(&self) -> Option<Volume> {
+        Some(self.clone())
+    }
+
+    fn changes(&self, since: Seq, whole: bool) -> Result<Box<dyn Changes>, SourceError> {
+        let changes = Volume::changes(self, since, whole).map_err(unreadable)?;
+        Ok(Box::new(changes))
+    }
+}
+
+impl Changes for volume::Changes {
+    fn header(&self) -> ChangesHeader {
+        volume::Changes::header(self).clone()
+    }
+
+    fn next_rows(&mut self) -> Result<Vec<Row>, SourceError> {
+        volume::Changes::next_rows(self).map_err(unreadable)
+    }
+
+    fn ask(&mut self, wants: Vec<Want>) {
+        volume::Changes::ask(self, wants);
+    }
+
+    fn next_answer(&mut self) -> Result<Vec<Row>, SourceError> {
+        volume::Changes::next_answer(self).map_err(unreadable)
+    }
+
+    fn take_absent(&mut self) -> Vec<Want> {
+        volume::Changes::take_absent(self)
+    }
+
+    fn differing(&mut self, ask: &Ask) -> Result<Vec<Differing>, SourceError> {
+        volume::Changes::differing(self, ask).map_err(unreadable)
+    }
+
+    fn through(&self) -> Position {
+        volume::Changes::through(self)
+    }
 }
 
 impl Records for LogReader {
@@ -86,6 +131,8 @@ impl Sink for Volume {
             durable: Volume::durable(self),
             applied: self.touched(),
             building: self.building(),
+            deltas: true,
+            compared: self.compared().is_some(),
             promised: Volume::promised(self),
         }
     }
@@ -141,6 +188,88 @@ impl Sink for Volume {
     fn build(&self, header: &SnapshotHeader) -> Result<Box<dyn Builder>, SinkError> {
         let builder = Volume::build(self, header).map_err(refused("begin a copy"))?;
         Ok(Box::new(Building { volume: self.clone(), builder }))
+    }
+
+    fn needs_whole(&self, base: Position) -> Result<bool, SinkError> {
+        Volume::needs_whole(self, base).map_err(refused("prepare for a delta"))
+    }
+
+    fn catch_up(
+        &self,
+        header: &ChangesHeader,
+        base: Position,
+    ) -> Result<Box<dyn Delta>, SinkError> {
+        let delta = Volume::catch_up(self, header, base).map_err(refused("begin a delta"))?;
+        Ok(Box::new(delta))
+    }
+
+    fn to_verify(&self) -> Option<Volume> {
+        Some(self.clone())
+    }
+
+    fn forget_delta(&self) -> Result<(), SinkError> {
+        Volume::forget_delta(self).map_err(refused("remove an old delta"))
+    }
+}
+
+const TAKING: &str = "take a part of the delta";
+
+impl Delta for Catchup {
+    fn take_rows(&mut self, rows: &[Row]) -> Result<(), SinkError> {
+        Catchup::take_rows(self, rows).map_err(refused(TAKING))
+    }
+
+    fn find_wants(&mut self) -> Result<(), SinkError> {
+        Catchup::find_wants(self).map_err(refused(TAKING))
+    }
+
+    fn wants(&self, last: Option<&Want>, limit: usize) -> Result<Vec<Want>, SinkError> {
+        Catchup::wants(self, last, limit).map_err(refused(TAKING))
+    }
+
+    fn take_absent(&mut self, wants: &[Want]) -> Result<(), SinkError> {
+        Catchup::take_absent(self, wants).map_err(refused(TAKING))
+    }
+
+    fn find_needs(&mut self) -> Result<u64, SinkError> {
+        Catchup::find_needs(self).map_err(refused(TAKING))
+    }
+
+    fn asks(
+        &self,
+        last: Option<Need>,
+        limit: usize,
+    ) -> Result<(Vec<Ask>, Option<Need>), SinkError> {
+        Catchup::asks(self, last, limit).map_err(refused(TAKING))
+    }
+
+    fn take_differing(&mut self, ask: &Ask, found: &Differing) -> Result<(), SinkError> {
+        Catchup::take_differing(self, ask, found).map_err(refused(TAKING))
+    }
+
+    fn into_builder(self: Box<Self>, by: Epoch) -> Box<dyn Builder> {
+        Box::new(CatchingUp { catchup: *self, by })
+    }
+}
+
+/// A delta that has its rows and blocks; its records go into a log of its own.
+struct CatchingUp {
+    catchup: Catchup,
+    by: Epoch,
+}
+
+impl Builder for CatchingUp {
+    fn piece(&mut self, _: Piece) -> Result<(), SinkError> {
+        Err(SinkError { action: TAKING, why: "a piece of a full copy came".to_owned() })
+    }
+
+    fn record(&mut self, epoch: Epoch, record: &Record) -> Result<(), SinkError> {
+        self.catchup.record(epoch, record).map_err(refused("take a record of the delta"))
+    }
+
+    fn finish(self: Box<Self>, through: Position) -> Result<(), SinkError> {
+        let CatchingUp { catchup, by } = *self;
+        catchup.finish(by, through).map_err(refused("complete the delta"))
     }
 }
 

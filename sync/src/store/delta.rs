@@ -31,6 +31,13 @@ pub struct Chunks {
 }
 
 impl Chunks {
+    /// Whether the chunk has, or would have if it was ever written, a birth after `seq`.
+    pub(super) fn newer(&self, chunk: u64, seq: Seq) -> bool {
+        let cut =
+            |(from, to, birth): &(u64, u64, Seq)| (*from..*to).contains(&chunk) && *birth > seq;
+        self.written.get(&chunk).is_some_and(|birth| *birth > seq) || self.cut.iter().any(cut)
+    }
+
     fn write(&mut self, from: u64, to: u64, birth: Seq) {
         for chunk in from..to {
             self.written.insert(chunk, birth);

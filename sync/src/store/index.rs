@@ -19,7 +19,7 @@ pub const FORMAT: u32 = 1;
 /// Tombstones kept at most, of each sort; past it the older half goes.
 const TOMBSTONES_MAX: u64 = 200_000;
 
-const SCHEMA: &str = "
+pub(super) const SCHEMA: &str = "
 CREATE TABLE checkpoint(
     one INTEGER PRIMARY KEY CHECK (one = 1),
     epoch INTEGER NOT NULL, seq INTEGER NOT NULL, lineage TEXT NOT NULL,
@@ -51,6 +51,19 @@ CREATE INDEX xattrs_birth ON xattrs(birth);
 CREATE INDEX chunks_birth ON chunks(birth);
 CREATE INDEX gone_birth ON gone(birth);
 ";
+
+/// When the content was last compared with the leader's, added later and hence apart.
+const COMPARED: &str = "CREATE TABLE IF NOT EXISTS compared(
+    one INTEGER PRIMARY KEY CHECK (one = 1), seq INTEGER NOT NULL, at_s INTEGER NOT NULL) STRICT";
+
+/// When a volume's content was last compared with its leader's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compared {
+    /// As of which op.
+    pub seq: Seq,
+    /// Seconds since 1970; 0: when it was made.
+    pub at_s: u64,
+}
 
 /// Up to where the index is so.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -94,7 +107,63 @@ impl Index {
             making.pragma_update(None, "user_version", FORMAT)?;
             making.commit()?;
         }
+        db.execute_batch(COMPARED)?;
         Ok(Index { path: path.to_owned(), db })
+    }
+
+    /// When the content was last compared, in this volume's life.
+    ///
+    /// # Errors
+    /// What SQLite said.
+    pub fn compared(&self) -> Result<Option<Compared>, StoreError> {
+        let row = |row: &rusqlite::Row<'_>| {
+            Ok(Compared { seq: row.get(0)?, at_s: row.get::<_, i64>(1)? as u64 })
+        };
+        Ok(self.db.query_row("SELECT seq, at_s FROM compared", [], row).optional()?)
+    }
+
+    /// Says that the content was compared.
+    ///
+    /// # Errors
+    /// What SQLite said.
+    pub fn set_compared(&mut self, to: Compared) -> Result<(), StoreError> {
+        let sql = "REPLACE INTO compared VALUES (1, ?, ?)";
+        Ok(self.db.execute(sql, params![to.seq, to.at_s as i64]).map(drop)?)
+    }
+
+    /// Remembers hashes that chunks had at `seq`. One that was written since keeps none: its birth
+    /// is later, or is still to come and takes the hash away when it does.
+    ///
+    /// # Errors
+    /// What SQLite said.
+    pub fn put_hashes(
+        &mut self,
+        hashes: &[(FileId, u64, [u8; 32])],
+        seq: Seq,
+    ) -> Result<(), StoreError> {
+        let writing = self.db.transaction()?;
+        for (id, chunk, hash) in hashes {
+            writing
+                .prepare_cached(
+                    "UPDATE chunks SET hash = ? WHERE id = ? AND chunk = ? AND birth <= ?",
+                )?
+                .execute(params![&hash[..], id, *chunk as i64, seq])?;
+        }
+        writing.commit()?;
+        Ok(())
+    }
+
+    /// The hash that is remembered of a chunk that was not written after `at`.
+    ///
+    /// # Errors
+    /// What SQLite said.
+    pub fn hash(&self, id: FileId, chunk: u64, at: Seq) -> Result<Option<[u8; 32]>, StoreError> {
+        let mut query = self
+            .db
+            .prepare_cached("SELECT hash FROM chunks WHERE id = ? AND chunk = ? AND birth <= ?")?;
+        let hash: Option<Option<Vec<u8>>> =
+            query.query_row(params![id, chunk as i64, at], |row| row.get(0)).optional()?;
+        Ok(hash.flatten().and_then(|hash| hash.try_into().ok()))
     }
 
     /// Another connection, for reading only.
@@ -201,7 +270,7 @@ impl Index {
     /// What SQLite said; nothing was written.
     pub fn clear(&mut self, start: &Checkpoint) -> Result<(), StoreError> {
         let clearing = self.db.transaction()?;
-        for table in ["nodes", "entries", "xattrs", "chunks", "gone", "doomed"] {
+        for table in ["nodes", "entries", "xattrs", "chunks", "gone", "doomed", "compared"] {
             clearing.execute(&format!("DELETE FROM {table}"), [])?;
         }
         move_checkpoint(&clearing, start)?;
@@ -245,7 +314,7 @@ pub(crate) fn checkpoint(db: &Connection) -> Result<Checkpoint, StoreError> {
     })?)
 }
 
-fn move_checkpoint(db: &Connection, to: &Checkpoint) -> rusqlite::Result<()> {
+pub(super) fn move_checkpoint(db: &Connection, to: &Checkpoint) -> rusqlite::Result<()> {
     let sql = "UPDATE checkpoint SET epoch=?, seq=?, lineage=?, building=?, floor=?";
     let at = to.position;
     db.execute(sql, params![at.epoch, at.seq, to.lineage, to.building, to.floor]).map(drop)

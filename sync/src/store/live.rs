@@ -14,7 +14,7 @@ use super::index::{self, Checkpoint};
 use super::objects::ObjectFiles;
 use super::rows;
 use crate::op::{Attributes, Change, Kind, Record};
-use crate::position::FileId;
+use crate::position::{FileId, Seq};
 
 /// The state after the last applied record.
 pub struct Live {
@@ -24,6 +24,9 @@ pub struct Live {
     pub delta: Delta,
     /// What a checkpoint is writing into the index, and the state that it will hold then.
     frozen: Option<(Arc<Delta>, Checkpoint)>,
+    /// A record was begun and did not end (a full disk): some of it may be in the objects, and no
+    /// birth says so.
+    in_doubt: bool,
     db: Connection,
 }
 
@@ -33,7 +36,21 @@ impl Live {
     /// # Errors
     /// What SQLite said.
     pub fn new(db: Connection) -> Result<Live, StoreError> {
-        Ok(Live { at: index::checkpoint(&db)?, delta: Delta::default(), frozen: None, db })
+        Ok(Live {
+            at: index::checkpoint(&db)?,
+            delta: Delta::default(),
+            frozen: None,
+            in_doubt: false,
+            db,
+        })
+    }
+
+    /// Whether the chunk changed since the index was written.
+    #[must_use]
+    pub fn is_noted(&self, id: FileId, chunk: u64) -> bool {
+        let frozen = self.frozen.as_ref().map(|(frozen, _)| &**frozen);
+        let noted = |delta: &Delta| delta.chunks.get(&id).is_some_and(|of| of.newer(chunk, Seq(0)));
+        noted(&self.delta) || frozen.is_some_and(noted)
     }
 
     /// Brings the objects and the namespace to `record`, the next one.
@@ -43,6 +60,7 @@ impl Live {
     /// # Errors
     /// What the disk said.
     pub fn apply(&mut self, objects: &ObjectFiles, record: &Record) -> Result<(), StoreError> {
+        self.in_doubt = true;
         let mut payload = &record.payload[..];
         for change in &record.head.changes {
             match change {
@@ -68,7 +86,32 @@ impl Live {
         }
         self.note(record)?;
         self.at.position = record.head.position();
+        self.in_doubt = false;
         Ok(())
+    }
+
+    /// The size of the file, if it is a regular one and nothing that was applied after `seq`
+    /// touched the bytes of its `chunk`; then the object holds them as they were at `seq`.
+    ///
+    /// # Errors
+    /// What SQLite said.
+    pub fn unchanged_since(
+        &self,
+        id: FileId,
+        chunk: u64,
+        seq: Seq,
+    ) -> Result<Option<u64>, StoreError> {
+        let frozen = self.frozen.as_ref().map(|(frozen, _)| &**frozen);
+        let newer = |delta: &Delta| delta.chunks.get(&id).is_some_and(|of| of.newer(chunk, seq));
+        if self.in_doubt || newer(&self.delta) || frozen.is_some_and(newer) {
+            return Ok(None);
+        }
+        let size = match self.node(id)? {
+            Some(of) if of.kind == Kind::File => of.size,
+            _ => return Ok(None),
+        };
+        let born = rows::chunk_birth(&self.db, id, chunk)?;
+        Ok(born.is_none_or(|birth| birth <= seq).then_some(size))
     }
 
     /// Compared with the size *in the order of the records*, not with the object's length: after

@@ -8,6 +8,7 @@
 //! moves only at a checkpoint. Records between the two are applied again after a kill; they are
 //! absolute outcomes, so applying them again, in order, ends in the same state.
 
+pub mod born;
 pub mod delta;
 pub mod descriptors;
 pub mod image;
@@ -16,6 +17,8 @@ pub mod live;
 pub mod objects;
 pub mod rows;
 pub mod sound;
+pub mod stage;
+mod stage_put;
 
 #[cfg(test)]
 mod tests;

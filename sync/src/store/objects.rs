@@ -104,6 +104,16 @@ impl ObjectFiles {
         file.set_len(size).map_err(StoreError::on("resize", self.path(id)))
     }
 
+    /// How long the object is; `None` if there is none.
+    ///
+    /// # Errors
+    /// What the disk said.
+    pub fn length(&self, id: FileId) -> Result<Option<u64>, StoreError> {
+        let Some(file) = self.open_existing(id)? else { return Ok(None) };
+        let metadata = file.metadata().map_err(StoreError::on("stat", self.path(id)))?;
+        Ok(Some(metadata.len()))
+    }
+
     /// Reserves room without changing content or length. A hint: failing is no error.
     pub fn reserve(&self, id: FileId, offset: u64, length: u64) {
         let reserved = self

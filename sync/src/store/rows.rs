@@ -91,7 +91,7 @@ impl FromSql for Lineage {
     }
 }
 
-const NODE_COLUMNS: &str = "id, kind, target, mode, uid, gid, nlink, size, atime_s, atime_ns, \
+pub(super) const NODE_COLUMNS: &str = "id, kind, target, mode, uid, gid, nlink, size, atime_s, atime_ns, \
                             mtime_s, mtime_ns, ctime_s, ctime_ns, birth";
 
 fn kind_number(kind: &Kind) -> (u8, Option<&[u8]>) {
@@ -115,7 +115,7 @@ fn kind_read(number: u8, target: Option<Vec<u8>>) -> rusqlite::Result<Kind> {
     })
 }
 
-fn node_read(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
+pub(super) fn node_read(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
     let time = |at: usize| -> rusqlite::Result<Time> {
         Ok(Time { seconds: row.get(at)?, nanos: row.get(at + 1)? })
     };
@@ -190,6 +190,17 @@ pub(crate) fn node(db: &Connection, id: FileId) -> Result<Option<Attributes>, St
         Row::Node { attributes, .. } => Ok(Some(attributes)),
         _ => Ok(None),
     }
+}
+
+/// The op that last changed a chunk, if it was ever written.
+pub(crate) fn chunk_birth(
+    db: &Connection,
+    id: FileId,
+    chunk: u64,
+) -> Result<Option<Seq>, StoreError> {
+    let mut query = db.prepare_cached("SELECT birth FROM chunks WHERE id = ? AND chunk = ?")?;
+    let mut rows = query.query(params![id, chunk as i64])?;
+    Ok(rows.next()?.map(|row| row.get(0)).transpose()?)
 }
 
 /// How far a walk over all rows has come. It goes table by table and by key, so that any number
@@ -312,7 +323,7 @@ impl Cursor {
     }
 }
 
-fn entry_read(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
+pub(super) fn entry_read(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
     Ok(Row::Entry {
         parent: row.get(0)?,
         name: row.get(1)?,
@@ -321,10 +332,10 @@ fn entry_read(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
     })
 }
 
-fn xattr_read(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
+pub(super) fn xattr_read(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
     Ok(Row::Xattr { id: row.get(0)?, name: row.get(1)?, value: row.get(2)?, birth: row.get(3)? })
 }
 
-fn chunk_read(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
+pub(super) fn chunk_read(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
     Ok(Row::Chunk { id: row.get(0)?, index: row.get::<_, i64>(1)? as u64, birth: row.get(2)? })
 }

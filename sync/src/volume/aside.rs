@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::running::Running;
 use super::{Volume, VolumeError};
+use crate::export::tree::Content;
 use crate::log::{Stop, UpTo};
 use crate::position::{Lineage, Position};
 use crate::quarantine::{Manifest, Quarantine, QuarantineError};
@@ -45,7 +46,8 @@ pub(super) fn set_aside(volume: &Volume, why: &str) -> Result<Aside, VolumeError
         Quarantine::open(volume.state_dir(), volume.inner.options.quarantine_bytes_max)?;
     let manifest = Manifest::new(why, volume.id(), position, running.lineage());
     // Linked and not moved: until the copy in quarantine is whole, the content is whole here.
-    let path = quarantine.keep_tree(&manifest, &image, &running.objects)?;
+    let content = Content::Linked(&running.objects);
+    let path = quarantine.keep_tree(&manifest, &image, &content)?;
     volume.begin_again(&blank, None)?;
     let dropped = quarantine.keep_bound()?;
     Ok(Aside { path: Some(path), position, dropped })

@@ -10,7 +10,7 @@ use super::snapshot::DATA_BYTES_MAX;
 use super::{Piece, SnapshotHeader, Volume, VolumeError};
 use crate::op::Kind;
 use crate::position::Position;
-use crate::store::index::Checkpoint;
+use crate::store::index::{Checkpoint, Compared};
 use crate::store::rows::{self, Row};
 use crate::store::{StoreError, sound};
 
@@ -128,6 +128,9 @@ impl Builder {
                 return Err(VolumeError::Unsound(what));
             }
         }
+        // Made of the leader's own bytes, over a link that no bit is flipped on.
+        let compared = Compared { seq: needed, at_s: 0 };
+        self.running.ledger().index.set_compared(compared)?;
         self.running.live().at.building = false;
         if let Err(error) = self.running.checkpoint() {
             self.running.live().at.building = true;

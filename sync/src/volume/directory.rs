@@ -17,7 +17,7 @@ const LOCK: &str = "lock";
 
 /// What a volume that is not finished being made may have left. A directory that has no vow and
 /// something else in it was meant for something else.
-const OURS: [&str; 12] = [
+const OURS: [&str; 16] = [
     LOCK,
     "vow",
     "vow.next",
@@ -30,6 +30,10 @@ const OURS: [&str; 12] = [
     "quarantine",
     "log.discarded",
     "objects.discarded",
+    "staging",
+    "staging.discarded",
+    "switching",
+    "switching.discarded",
 ];
 
 /// A state directory that nobody else has open, for as long as this lives.

@@ -57,6 +57,9 @@ pub enum VolumeError {
     /// There is nothing in it yet.
     #[error("the volume is blank: it belongs to no cluster yet")]
     Blank,
+    /// It is on its way from one position to another.
+    #[error("the volume is being moved to the end of a delta; ask again when it is there")]
+    Switching,
     /// Its content is an incomplete copy.
     #[error("the volume is an incomplete copy; copy it again from the leader")]
     Building,

@@ -11,14 +11,19 @@
 mod applier;
 mod aside;
 mod builder;
+mod catchup;
+mod changes;
 mod checkpointer;
 mod directory;
 mod error;
 mod leading;
+mod losing;
 mod options;
 mod progress;
 mod running;
 mod snapshot;
+mod switch;
+mod verify;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,11 +32,14 @@ use std::time::Duration;
 
 pub use aside::Aside;
 pub use builder::Builder;
+pub use catchup::Catchup;
+pub use changes::{Ask, BlockHash, Changes, ChangesHeader, Differing};
 pub use directory::Directory;
 pub use error::VolumeError;
 pub use leading::{Ending, Leading, Promotion};
 pub use options::{RootOwner, VolumeOptions};
 pub use snapshot::{Piece, Snapshot, SnapshotHeader};
+pub use verify::{ChunkHash, ChunkWalk, Hashed, Mended};
 
 use crate::commit::{Commit, Rule};
 use crate::image::Image;
@@ -44,6 +52,7 @@ use crate::store::index::Checkpoint;
 use crate::store::{image, sound};
 use crate::vow::Vow;
 use running::Running;
+pub(crate) use switch::step;
 
 /// How long closing waits for the applier.
 const CLOSE_WAIT: Duration = Duration::from_secs(20);
@@ -66,6 +75,9 @@ struct Inner {
     running: RwLock<Arc<Running>>,
     /// Held by whatever replaces the content or begins to lead.
     turn: Mutex<()>,
+    /// Whether the volume is between two positions, where it has none to promise with. Held
+    /// through a promise, so that no switch begins beneath one.
+    switching: Mutex<bool>,
 }
 
 impl Volume {
@@ -78,6 +90,7 @@ impl Volume {
     pub fn open(state_dir: &Path, options: VolumeOptions) -> Result<Volume, VolumeError> {
         let directory = Arc::new(Directory::lock(state_dir)?);
         let vow = directory.load_vow()?;
+        switch::finish(&directory, &options)?;
         // Half of what a kill left in quarantine are second names of objects.
         Quarantine::open(directory.path(), options.quarantine_bytes_max)?;
         let commit = Arc::new(Commit::new(Rule::Local));
@@ -92,6 +105,7 @@ impl Volume {
                 vow: Mutex::new(vow),
                 running: RwLock::new(running),
                 turn: Mutex::new(()),
+                switching: Mutex::new(false),
             }),
         })
     }
@@ -214,6 +228,10 @@ impl Volume {
     /// An incomplete copy has no position to vote with; or the vow could not be stored, and the
     /// log refuses nonetheless.
     pub fn promise(&self, epoch: Epoch) -> Result<Position, VolumeError> {
+        let switching = self.switching();
+        if *switching {
+            return Err(VolumeError::Switching);
+        }
         let running = self.running();
         if running.building() {
             return Err(VolumeError::Building);
@@ -292,6 +310,8 @@ impl Volume {
         if self.cluster().is_none() {
             return Err(VolumeError::Blank);
         }
+        // It was to bring this volume to another one's state; now this one's is what counts.
+        self.inner.directory.discard(switch::STAGING)?;
         leading::begin(self, self.running(), epoch, node)
     }
 
@@ -335,6 +355,44 @@ impl Volume {
     pub fn snapshot(&self) -> Result<Snapshot, VolumeError> {
         let cluster = self.cluster().ok_or(VolumeError::Blank)?;
         Snapshot::begin(self.running(), cluster)
+    }
+
+    /// Begins to read out what changed after `since`, for another replica that has the same up to
+    /// there; `whole`: with all names and attributes, changed or not.
+    ///
+    /// # Errors
+    /// This one is blank or incomplete itself, or the disk said no.
+    pub fn changes(&self, since: Seq, whole: bool) -> Result<Changes, VolumeError> {
+        let cluster = self.cluster().ok_or(VolumeError::Blank)?;
+        Changes::begin(self.running(), cluster, since, whole)
+    }
+
+    /// Whether a delta since `base` must bring all names and attributes, as deletions since then
+    /// may have left no trace here. Applies what the log holds first. Blocks.
+    ///
+    /// # Errors
+    /// What the disk said.
+    pub fn needs_whole(&self, base: Position) -> Result<bool, VolumeError> {
+        catchup::needs_whole(self, base)
+    }
+
+    /// Begins to take what differs from another volume since `base`, the last op in common. This
+    /// one stays as it is until [`Catchup::finish`].
+    ///
+    /// # Errors
+    /// This one leads, is incomplete or of another cluster, or the disk said no.
+    pub fn catch_up(&self, header: &ChangesHeader, base: Position) -> Result<Catchup, VolumeError> {
+        let _turn = self.turn();
+        catchup::begin(self, header, base)
+    }
+
+    /// Throws away what is here of a delta that nobody goes on with.
+    ///
+    /// # Errors
+    /// What the disk said.
+    pub fn forget_delta(&self) -> Result<(), VolumeError> {
+        let _turn = self.turn();
+        self.inner.directory.discard(switch::STAGING)
     }
 
     /// Begins to take another replica's content in place of ours, which is thrown away.
@@ -400,6 +458,36 @@ impl Volume {
         self.inner.vow.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn switching(&self) -> MutexGuard<'_, bool> {
+        self.inner.switching.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From here on there is no position to promise with, until the switch is done. A leader that
+    /// was promised away moves nothing.
+    fn begin_switch(&self, by: Epoch) -> Result<(), VolumeError> {
+        let mut switching = self.switching();
+        let over = self.promised();
+        if over >= by {
+            return Err(VolumeError::Over { epoch: by, over });
+        }
+        switch::decide(&self.inner.directory)?;
+        *switching = true;
+        Ok(())
+    }
+
+    /// Carries a decided switch out. The running volume is stopped.
+    fn switch(&self) -> Result<(), VolumeError> {
+        let inner = &self.inner;
+        switch::finish(&inner.directory, &inner.options)?;
+        let promised = self.promised();
+        let only = inner.committed_only.load(Ordering::Acquire);
+        let (directory, options, commit) = (&inner.directory, &inner.options, &inner.commit);
+        let next = Running::open(directory, options, commit, promised, only)?;
+        self.replace(&next);
+        *self.switching() = false;
+        Ok(())
+    }
+
     /// Changes the vow on disk, then in memory.
     fn store_vow(&self, vow: &mut Vow, change: impl FnOnce(&mut Vow)) -> Result<(), VolumeError> {
         let mut next = vow.clone();
@@ -434,6 +522,7 @@ impl Volume {
         };
         self.inner.directory.discard("log")?;
         self.inner.directory.discard("objects")?;
+        self.inner.directory.discard(switch::STAGING)?;
         running.clear_index(start)?;
         let inner = &self.inner;
         let only = inner.committed_only.load(Ordering::Acquire);

@@ -26,6 +26,7 @@ use crate::journal::Objects;
 use crate::log::LogPin;
 use crate::position::{ClusterId, FileId, Lineage, Position};
 use crate::store::index;
+use crate::store::objects::ObjectFiles;
 use crate::store::rows::{Cursor, Row};
 
 /// Rows in one piece at most.
@@ -114,6 +115,16 @@ impl Snapshot {
         let rows = Some(Cursor::default());
         let (file, last) = (None, i64::MIN);
         Ok(Snapshot { running, header, db, rows, file, last, _log: log, _objects: objects })
+    }
+
+    /// The read transaction that the rows are of.
+    pub(super) fn db(&self) -> &Connection {
+        &self.db
+    }
+
+    /// The objects that the rows name.
+    pub(super) fn objects(&self) -> &ObjectFiles {
+        &self.running.objects
     }
 
     /// What it is of.

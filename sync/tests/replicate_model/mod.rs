@@ -421,6 +421,8 @@ impl Sink for End {
             durable: state.log.durable(),
             applied: state.applied,
             building: state.building,
+            deltas: false,
+            compared: false,
             promised: state.promised,
         }
     }

@@ -204,7 +204,7 @@ fn open_to_all(dir: &Path) {
     std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-fn unable() -> Option<&'static str> {
+pub fn unable() -> Option<&'static str> {
     if !rustix::process::geteuid().is_root() {
         return Some("mounting needs root");
     }

@@ -13,8 +13,8 @@ use bytes::Bytes;
 use mainstay_sync::journal::{Journal, Refused, Waiter};
 use mainstay_sync::log::{LogOptions, Stop, UpTo};
 use mainstay_sync::op::{Attributes, Change, Head, Kind, Record, Time};
-use mainstay_sync::position::{Epoch, FileId, Seq};
-use mainstay_sync::volume::{Leading, Piece, Volume, VolumeOptions};
+use mainstay_sync::position::{Epoch, FileId, Position, Seq};
+use mainstay_sync::volume::{Catchup, Changes, Leading, Piece, Volume, VolumeOptions};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -115,6 +115,98 @@ pub fn copy_all(leader: &Volume, follower: &Volume, mut between: impl FnMut(usiz
     builder.finish(through).unwrap();
 }
 
+/// A delta since `base`, up to before its end; `between` is called with the number of each step.
+pub fn delta_up_to_end(
+    leader: &Volume,
+    follower: &Volume,
+    base: Position,
+    whole: bool,
+    mut between: impl FnMut(usize),
+) -> (Catchup, Changes) {
+    let whole = whole || follower.needs_whole(base).unwrap();
+    leader.wait_applied(leader.head().seq).unwrap();
+    let mut changes = leader.changes(base.seq, whole).unwrap();
+    let mut catchup = follower.catch_up(changes.header(), base).unwrap();
+    let mut steps = 0;
+    let mut step = || {
+        steps += 1;
+        between(steps);
+    };
+    loop {
+        let rows = changes.next_rows().unwrap();
+        if rows.is_empty() {
+            break;
+        }
+        catchup.take_rows(&rows).unwrap();
+        step();
+    }
+    catchup.find_wants().unwrap();
+    let mut last = None;
+    loop {
+        let wants = catchup.wants(last.as_ref(), 7).unwrap();
+        if wants.is_empty() {
+            break;
+        }
+        last = wants.last().cloned();
+        changes.ask(wants);
+        loop {
+            let rows = changes.next_answer().unwrap();
+            if rows.is_empty() {
+                break;
+            }
+            catchup.take_rows(&rows).unwrap();
+        }
+        catchup.take_absent(&changes.take_absent()).unwrap();
+        step();
+    }
+    catchup.find_needs().unwrap();
+    let mut last = None;
+    loop {
+        let (asks, at) = catchup.asks(last, 5).unwrap();
+        if asks.is_empty() {
+            break;
+        }
+        last = at;
+        for ask in asks {
+            for of in changes.differing(&ask).unwrap() {
+                catchup.take_differing(&ask, &of).unwrap();
+            }
+        }
+        step();
+    }
+    (catchup, changes)
+}
+
+/// The records of a delta, and its end.
+pub fn delta_end(leader: &Volume, mut catchup: Catchup, changes: &Changes) {
+    let through = changes.through();
+    let mut at = changes.header().snapshot.position.seq;
+    let log = leader.log();
+    let mut reader = log.reader(at).unwrap();
+    let stop = Stop::new(&log);
+    while at < through.seq {
+        for frame in reader.next_blocking(UpTo::Durable, 1 << 20, &stop).unwrap() {
+            if frame.head.seq <= through.seq {
+                catchup.record(through.epoch, &frame.record()).unwrap();
+                at = frame.head.seq;
+            }
+        }
+    }
+    catchup.finish(through.epoch, through).unwrap();
+}
+
+/// A whole delta.
+pub fn delta_all(
+    leader: &Volume,
+    follower: &Volume,
+    base: Position,
+    whole: bool,
+    between: impl FnMut(usize),
+) {
+    let (catchup, changes) = delta_up_to_end(leader, follower, base, whole, between);
+    delta_end(leader, catchup, &changes);
+}
+
 /// What the volume ought to hold, written the naive way.
 #[derive(Clone, Debug, Default)]
 pub struct Model {
@@ -212,6 +304,9 @@ impl Writer {
             };
             model.now.nodes.insert(*id, node);
         }
+        for (parent, name, child) in &leading.image.entries {
+            model.now.entries.insert((*parent, name.clone()), *child);
+        }
         Writer { model, ..Writer::over(leading.journal.clone(), epoch, seed) }
     }
 
@@ -272,7 +367,7 @@ impl Writer {
             mtime: time,
             ctime: time,
         };
-        let name = format!("f{}", self.created).into_bytes();
+        let name = format!("f{}-{}", self.epoch, self.created).into_bytes();
         let mut changes =
             vec![Change::Node { id, attributes }, Change::Entry { parent, name, child: Some(id) }];
         if nlink == 2 {

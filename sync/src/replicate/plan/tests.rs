@@ -42,6 +42,8 @@ fn follower(entries: &[(u64, u64)], head: Position, applied: u64) -> Standing {
         durable: head,
         applied: Seq(applied),
         building: false,
+        deltas: true,
+        compared: true,
         promised: Epoch(0),
     }
 }
@@ -53,24 +55,36 @@ fn each_standing_gets_its_verdict() {
     let stream = |after| Verdict::Stream { after: Seq(after) };
     let truncate = |after| Verdict::Truncate { after: Seq(after) };
     let aside = |ancestor| Verdict::SetAside { ancestor: Seq(ancestor) };
-    let released = Verdict::Copy { why: Why::LogReleased { oldest: Seq(5) } };
+    let delta = |since| Verdict::Delta { since: Seq(since) };
     let table = [
         ("at the leader's head", follower(e123, at(3, 40), 40), stream(40)),
         ("behind in this epoch", follower(e123, at(3, 30), 12), stream(30)),
         ("at the end of the last epoch", follower(e12, at(2, 20), 20), stream(20)),
         ("two epochs behind", follower(&[(1, 1)], at(1, 7), 7), stream(7)),
         ("just covered by the log", follower(&[(1, 1)], at(1, 4), 4), stream(4)),
-        ("just not covered", follower(&[(1, 1)], at(1, 3), 3), released.clone()),
+        ("just not covered", follower(&[(1, 1)], at(1, 3), 3), delta(3)),
         ("a tail that was not applied", follower(e12, at(2, 25), 20), truncate(20)),
-        ("a tail applied in part", follower(e12, at(2, 25), 21), aside(20)),
+        ("a tail applied in part", follower(e12, at(2, 25), 21), delta(20)),
         ("a tail of an epoch that lost", follower(&[(1, 1), (2, 9)], at(2, 9), 8), truncate(8)),
-        ("an applied tail past a released log", follower(&[(1, 1), (2, 4)], at(2, 9), 9), aside(3)),
-        ("an unapplied one there", follower(&[(1, 1), (2, 4)], at(2, 9), 3), aside(3)),
+        ("an applied tail past a released log", follower(&[(1, 1), (2, 4)], at(2, 9), 9), delta(3)),
+        ("an unapplied one there", follower(&[(1, 1), (2, 4)], at(2, 9), 3), truncate(3)),
         ("nothing in common", follower(&[(2, 1)], at(2, 9), 9), aside(0)),
         ("nothing in common nor applied", follower(&[(2, 1)], at(2, 9), 0), aside(0)),
     ];
     for (name, standing, verdict) in table {
         assert_eq!(plan(&standing, &leader()), verdict, "{name}");
+    }
+}
+
+#[test]
+fn who_takes_no_delta_copies_or_is_set_aside() {
+    let plan = |standing| plan(&Standing { deltas: false, ..standing }, &leader());
+    let released = Verdict::Copy { why: Why::LogReleased { oldest: Seq(5) } };
+    assert_eq!(plan(follower(&[(1, 1)], at(1, 3), 3)), released);
+    let diverged = &[(1, 1), (2, 4)][..];
+    for applied in [3, 9] {
+        let verdict = plan(follower(diverged, at(2, 9), applied));
+        assert_eq!(verdict, Verdict::SetAside { ancestor: Seq(3) });
     }
 }
 
@@ -162,11 +176,19 @@ fn every_verdict_ends_in_a_prefix_of_the_leaders_log() {
         let mut standing = follower(&[], head, applied as u64);
         standing.lineage = lineage_of(mine);
         let verdict = plan(&standing, &leader);
-        let (Verdict::Stream { after } | Verdict::Truncate { after }) = verdict else { continue };
+        let (Verdict::Stream { after }
+        | Verdict::Truncate { after }
+        | Verdict::Delta { since: after }) = verdict
+        else {
+            continue;
+        };
         let kept = after.0 as usize;
         assert_eq!(mine[..kept], theirs[..kept], "seed {seed}: {verdict:?}");
-        assert!(applied <= kept, "seed {seed}: {verdict:?} drops what was applied");
-        assert!(leader.first <= after.next(), "seed {seed}: the log does not cover {after}");
+        let delta = matches!(verdict, Verdict::Delta { .. });
+        assert!(delta || applied <= kept, "seed {seed}: {verdict:?} drops what was applied");
+        let covered = leader.first <= after.next();
+        let streams = matches!(verdict, Verdict::Stream { .. });
+        assert!(!streams || covered, "seed {seed}: the log does not cover {after}");
         let shared = mine.iter().zip(&theirs).take_while(|(a, b)| a == b).count();
         assert_eq!(kept, shared, "seed {seed}: {verdict:?} drops more than it must");
     }
