@@ -24,25 +24,28 @@ impl Refusal {
     }
 }
 
-/// Says which epoch would end if leadership went to `target`, or to the best if none is named.
+/// Says which epoch would end if leadership went to `target`, or to the best if none is named, and
+/// who that is. The request must name it: the election by itself might well take the old leader
+/// again, who holds as much as anybody.
 ///
 /// # Errors
 /// Nobody leads, or who is named, or everybody, is unfit to take over.
-pub fn check(view: &View, target: Option<&NodeName>) -> Result<Epoch, Refusal> {
+pub fn choose(view: &View, target: Option<&NodeName>) -> Result<(Epoch, NodeName), Refusal> {
     let (Some(leader), Some(config)) = (&view.leader, &view.config) else {
         let fix = "see `mainstay status` for why nobody does";
         return Err(Refusal::new("nobody leads, so there is nothing to hand over", fix));
     };
     let (leader, config) = (&leader.value, &config.value);
     let Some(target) = target else {
-        let mut others = view.replicas.values().filter(|other| other.value.node != leader.node);
-        return match others.any(|other| check_candidate(config, &other.value).is_ok()) {
-            true => Ok(leader.epoch),
-            false => Err(Refusal::new(
-                "nobody could take over now",
-                "see in `mainstay status` what each replica lacks",
-            )),
+        let others = view.replicas.values().map(|other| &other.value);
+        let fit = others
+            .filter(|other| other.node != leader.node && check_candidate(config, other).is_ok());
+        let best = fit.min_by_key(|other| (-other.tags.priority, other.lag.ops, &other.node));
+        let nobody = || {
+            let fix = "see in `mainstay status` what each replica lacks";
+            Refusal::new("nobody could take over now", fix)
         };
+        return best.map(|best| (leader.epoch, best.node.clone())).ok_or_else(nobody);
     };
     if leader.node == *target {
         return Err(Refusal::new(format!("{target} leads already"), "name another node"));
@@ -54,7 +57,7 @@ pub fn check(view: &View, target: Option<&NodeName>) -> Result<Epoch, Refusal> {
             format!("name one of those that are: {}", live.join(", ")),
         ));
     };
-    check_candidate(config, &replica.value).map(|()| leader.epoch)
+    check_candidate(config, &replica.value).map(|()| (leader.epoch, target.clone()))
 }
 
 /// Ambassadors that may still forward new clients to the leader: they have not said yet that they
@@ -88,7 +91,7 @@ fn check_candidate(config: &Config, replica: &Replica) -> Result<(), Refusal> {
         return Err(Refusal::new(format!("{node} does not follow: {}", replica.state), wait));
     }
     let member = Member { node: node.clone(), volume: replica.volume };
-    if !config.eligible.contains(&member) {
+    if !config.candidates().contains(&member) {
         return Err(Refusal::new(format!("{node} has not caught up yet: it is no heir"), wait));
     }
     if replica.lag.ms > LAG_MS_MAX {

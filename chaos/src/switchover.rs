@@ -47,7 +47,9 @@ pub async fn run(options: &Options) -> Result<()> {
     let complaints = cluster.folder().join("pgbench.err");
     let _pgbench = tokio::process::Command::new(postgres_bin().join("pgbench"))
         .args(["--host=127.0.0.1", "--username=postgres", "--port", &cluster.port.to_string()])
-        .args(["--connect", "--no-vacuum", "--time=3600", "--client", &options.clients.to_string()])
+        // A thread for each: one that waits to be connected must not keep another from finishing.
+        .args(["--client", &options.clients.to_string(), "--jobs", &options.clients.to_string()])
+        .args(["--connect", "--no-vacuum", "--time=3600"])
         .arg("postgres")
         .stdin(Stdio::null())
         .stdout(Stdio::null())

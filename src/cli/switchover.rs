@@ -10,7 +10,7 @@ use super::complaint::Complaint;
 use super::observe::{SWITCHOVER, now, put, unreachable, view, with_coordinator};
 use super::say;
 use crate::config::ClusterConfig;
-use crate::switchover::check;
+use crate::switchover::choose;
 use crate::when;
 
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -32,12 +32,13 @@ pub(super) fn ask(
     }
     with_coordinator(cluster, async |coordinator| {
         let view = view(coordinator).await?;
-        let epoch = check(&view, target.as_ref())
+        let (epoch, chosen) = choose(&view, target.as_ref())
             .map_err(|refusal| Complaint::failure(refusal.what).with_fix(refusal.fix))?;
-        let to = target.as_ref().map_or("the best follower", |target| target.as_str()).to_owned();
         refuse_second(&view, epoch)?;
         if let Some(due) = due {
-            let target = target.clone();
+            // Who is the best is seen when it is due.
+            let to = target.as_ref().map_or("the best follower", |target| target.as_str());
+            let (to, target) = (to.to_owned(), target.clone());
             let request = Request::SwitchoverScheduled { target, epoch, at: now(), due };
             put(coordinator, &view, SWITCHOVER, &request).await?;
             let due = when::text(due);
@@ -46,10 +47,10 @@ pub(super) fn ask(
                  before that, or `mainstay switchover --cancel`, withdraws it\n"
             ));
         }
-        let request = Request::Switchover { target: target.clone(), epoch, at: now() };
+        let request = Request::Switchover { target: Some(chosen.clone()), epoch, at: now() };
         put(coordinator, &view, SWITCHOVER, &request).await?;
-        say(&format!("asked to hand leadership of epoch {epoch} to {to}\n"))?;
-        if wait { tell_steps(coordinator, epoch, target.as_ref()).await } else { Ok(()) }
+        say(&format!("asked to hand leadership of epoch {epoch} to {chosen}\n"))?;
+        if wait { tell_steps(coordinator, epoch, &chosen).await } else { Ok(()) }
     })
 }
 
@@ -99,7 +100,7 @@ pub(super) fn cancel(cluster: &ClusterConfig) -> Result<String, Complaint> {
 async fn tell_steps(
     coordinator: &dyn Coordinator,
     epoch: Epoch,
-    target: Option<&NodeName>,
+    target: &NodeName,
 ) -> Result<(), Complaint> {
     let began = Instant::now();
     let (mut said, mut unready) = (String::new(), None);
@@ -113,7 +114,7 @@ async fn tell_steps(
             Some(leader) if ready && leader.value.epoch > epoch => {
                 let pause_ms = unready.map_or(0, |since| since.elapsed().as_millis());
                 let (node, epoch) = (&leader.value.node, leader.value.epoch);
-                if let Some(target) = target.filter(|target| *target != node) {
+                if target != node {
                     let what = format!("{node} leads in epoch {epoch}, and not {target}");
                     let fix = "see `mainstay status` for what became of it, and ask again";
                     return Err(Complaint::failure(what).with_fix(fix));

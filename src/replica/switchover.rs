@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout};
 use super::lead::Scope;
 use super::node::Node;
 use super::service;
-use crate::switchover::{Refusal, check, still_connected, still_forwarding};
+use crate::switchover::{Refusal, choose, still_connected, still_forwarding};
 use crate::when;
 
 const KEY: &str = "switchover";
@@ -64,7 +64,7 @@ pub(super) async fn wanted(node: &Node, ours: Epoch) -> Order {
             match &request.value {
                 Request::Switchover { target, epoch, .. } if *epoch == ours => {
                     let order = Order { target: target.clone(), epoch: ours, raw };
-                    match check(view, target.as_ref()) {
+                    match choose(view, target.as_ref()) {
                         Ok(_) => return order,
                         Err(refusal) => refuse(node, &order, &refusal).await,
                     }
@@ -72,7 +72,13 @@ pub(super) async fn wanted(node: &Node, ours: Epoch) -> Order {
                 Request::SwitchoverScheduled { target, epoch, due, .. } if *epoch == ours => {
                     match until(*due) {
                         Due::In(wait) => pause = wait.min(CLOCK_EVERY),
-                        Due::Now => begin(node, raw, target.as_ref(), ours).await,
+                        Due::Now => match choose(view, target.as_ref()) {
+                            Ok((_, target)) => begin(node, raw, target, ours).await,
+                            Err(refusal) => {
+                                let order = Order { target: target.clone(), epoch: ours, raw };
+                                refuse(node, &order, &refusal).await;
+                            }
+                        },
                         Due::Missed => {
                             let order = Order { target: target.clone(), epoch: ours, raw };
                             let what = format!(
@@ -119,11 +125,11 @@ fn until(due: UnixMs) -> Due {
 }
 
 /// Puts the switchover itself in the place of the scheduled one, unless that has changed.
-async fn begin(node: &Node, raw: Vec<u8>, target: Option<&NodeName>, epoch: Epoch) {
+async fn begin(node: &Node, raw: Vec<u8>, target: NodeName, epoch: Epoch) {
     tracing::info!(%epoch, "a scheduled switchover is due");
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let at = UnixMs(u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
-    let request = Request::Switchover { target: target.cloned(), epoch, at };
+    let request = Request::Switchover { target: Some(target), epoch, at };
     answer(node, raw, Write::Put(keys::request(KEY), encode(&request), None)).await;
 }
 
