@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay_election::values::{Config, MaxLag, NodeName};
+use mainstay_sync::position::Seq;
 use mainstay_sync::replicate::{FollowerStatus, Leader};
 
 use super::convert;
@@ -33,8 +34,11 @@ pub(super) async fn keep(node: Node, leader: Arc<Leader>) {
                 let Ok(name) = follower.node.parse::<NodeName>() else { continue };
                 let volume = convert::volume(follower.volume);
                 let listed = is_listed(&config, &name, volume);
-                let caught_up =
-                    follower.connected && follower.copy.is_none() && follower.durable >= committed;
+                // Before the epoch's start is committed nobody knows what that is.
+                let caught_up = committed > Seq(0)
+                    && follower.connected
+                    && follower.copy.is_none()
+                    && follower.durable >= committed;
                 if !listed && caught_up {
                     tracing::info!(node = %name, "has caught up and may take over");
                     node.runner.set_eligible(name, volume, true).await;

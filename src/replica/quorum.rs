@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use mainstay_election::machine::Moment;
 use mainstay_election::values::{Member, NodeName, Term, Terms, VolumeId};
+use mainstay_sync::position::Seq;
 use mainstay_sync::replicate::{FollowerStatus, Leader};
 use tokio::sync::watch;
 
@@ -62,8 +63,10 @@ fn tell(node: &Node, leader: &Leader, in_force: Option<&Terms>) {
     let me = Member { node: node.config.node.clone(), volume: ours };
     let mut caught_up = vec![me];
     caught_up.extend(followers.iter().filter_map(|follower| {
-        // A voter's copy counts for what was acknowledged, so it must be known to be one.
-        let complete = follower.connected
+        // Before the epoch's start is committed nobody knows what that is. And a voter's copy counts
+        // for what was acknowledged, so it must be known to be one.
+        let complete = committed > Seq(0)
+            && follower.connected
             && follower.compared
             && follower.copy.is_none()
             && follower.durable >= committed;
@@ -111,7 +114,7 @@ fn quorum_heard(
 mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
 
-    use mainstay_sync::position::{self, Seq};
+    use mainstay_sync::position;
     use mainstay_sync::replicate::Stamp;
 
     use super::*;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use mainstay_election::machine::{Event, Identity, Machine, Moment, Settings};
 use mainstay_election::values::{ClusterId, Durability, Nonce, Tags};
+use mainstay_sync::commit::{Rule, Tally};
 use mainstay_sync::position::VolumeId;
 
 use super::clock::Clock;
@@ -94,7 +95,14 @@ impl World {
             applied: disk.checkpoint,
             touched: disk.head().seq,
             applying: false,
-            committed: disk.checkpoint,
+            committed_only: true,
+            limit: Some(disk.checkpoint),
+            tally: {
+                let mut tally = Tally::new(Rule::Local);
+                tally.local_durable(disk.durable);
+                tally
+            },
+            told: None,
             role: Role::Idle,
             leading: None,
             ready: false,

@@ -60,6 +60,8 @@ pub struct Checks {
     pub acks: u64,
     /// Answered ops that a later leader lacks (async).
     pub lost: u64,
+    /// How many volumes went to quarantine.
+    pub aside: u64,
     /// Too few voters had their disks left for anybody to lead.
     pub unable: bool,
 }
@@ -187,11 +189,14 @@ impl Checks {
         self.broken("objects hold a prefix of the log", what);
     }
 
-    /// A volume goes to quarantine because ops were applied that its leader does not have. In sync
-    /// only what is committed is applied.
-    pub fn set_aside(&mut self, node: &Node) {
-        if self.sync {
-            let what = format!("{} at {}", node.name, node.disk.head());
+    /// A volume goes to quarantine, as far as it goes past `ancestor`. In sync only what is
+    /// committed is applied, so its objects do not go past it.
+    pub fn set_aside(&mut self, node: &Node, ancestor: Seq) {
+        self.aside += 1;
+        let touched = node.disk.objects.len() as u64;
+        if self.sync && touched > ancestor.0 {
+            let (name, head) = (&node.name, node.disk.head());
+            let what = format!("{name} at {head} has objects of {touched}, past {ancestor}");
             self.broken("in sync no applied op is taken back", what);
         }
     }

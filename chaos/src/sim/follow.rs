@@ -200,8 +200,8 @@ impl World {
                 }
                 self.say_ready(id, node);
             }
-            Verdict::SetAside { .. } => {
-                self.checks.set_aside(&self.nodes[node]);
+            Verdict::SetAside { ancestor } => {
+                self.checks.set_aside(&self.nodes[node], ancestor);
                 let volume = VolumeId(self.rng.id());
                 self.replace(node, volume, None, Position::default(), Lineage::default(), false);
                 self.end_taker(id, "the volume is another one now");
@@ -221,7 +221,6 @@ impl World {
             return false;
         }
         at.disk.truncate(after);
-        process.committed = process.committed.min(after);
         true
     }
 
@@ -240,7 +239,7 @@ impl World {
         if let Some(process) = &mut self.nodes[node].process {
             process.applied = at.seq;
             process.touched = at.seq;
-            process.committed = at.seq;
+            process.limit = process.committed_only.then_some(at.seq);
             process.syncing = None;
         }
         self.report(node);
@@ -279,8 +278,6 @@ impl World {
         let Some(leading) = &taker.leading else { return };
         taker.expected = Some(Expected::new(leading.lineage.clone(), head));
         if let Some(process) = &mut self.nodes[node].process {
-            // What another leader said of its log says nothing of what this one sends.
-            process.committed = process.applied;
             if let Some(following) = process.following_mut() {
                 following.pause = RETRY.0;
             }
@@ -318,19 +315,18 @@ impl World {
             return;
         };
         let Some(Some(through)) = taker.copying else { return };
-        let disk = &mut self.nodes[node].disk;
-        if disk.durable < through.seq {
+        let (may, durable) = (self.may_apply(node), self.nodes[node].disk.durable);
+        if durable < through.seq || may < through.seq {
             return;
         }
+        let Some(taker) = self.sessions.get_mut(&id).and_then(|it| it.taker.as_mut()) else {
+            return;
+        };
         taker.copying = None;
         self.apply_through(node, through.seq);
         let at = &mut self.nodes[node];
         at.disk.building = false;
         at.disk.checkpoint = through.seq;
-        if let Some(process) = &mut at.process {
-            // What the leader had applied is committed.
-            process.committed = process.committed.max(through.seq);
-        }
         self.tell(node, || format!("its copy is whole at {through}"));
         let node_now = &self.nodes[node];
         self.checks.volume(node_now);
@@ -345,12 +341,10 @@ impl World {
             return;
         };
         taker.echo = taker.echo.max(at);
-        if taker.expected.is_some()
-            && let Some(process) = &mut self.nodes[node].process
-        {
-            process.committed = process.committed.max(committed);
+        if taker.expected.is_some() {
+            self.allow_applier(node, committed);
+            self.finish_copy(id, node);
         }
-        self.apply_later(node);
     }
 
     /// `acknowledge`: says what is safe here.

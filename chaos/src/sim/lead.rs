@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use mainstay_election::machine::{Directive, Event, Moment};
 use mainstay_election::values::ClusterId;
-use mainstay_sync::commit::Tally;
+use mainstay_sync::commit::Rule;
 use mainstay_sync::position::{Epoch, Seq};
 
 use super::convert;
@@ -31,7 +31,10 @@ impl World {
             (Role::Leading(leading), Directive::Lead { epoch, .. })
                 if !leading.over && leading.epoch < convert::to_log_epoch(*epoch) =>
             {
-                self.renew(node, convert::to_log_epoch(*epoch));
+                // `service::run` looks for it, so not before the mount is there.
+                if process.ready {
+                    self.renew(node, convert::to_log_epoch(*epoch));
+                }
             }
             (Role::Leading(leading), _) => {
                 if !leading.over {
@@ -57,7 +60,7 @@ impl World {
     /// nothing is served but followers.
     fn lead(&mut self, node: usize, epoch: Epoch, cluster: ClusterId) {
         let rule = self.rule(node);
-        self.tell(node, || format!("is to acknowledge by {rule:?}"));
+        self.apply_committed_only(node, self.plan.sync && rule != Rule::Local);
         let at = &mut self.nodes[node];
         let Some(process) = &mut at.process else { return };
         let head = at.disk.head();
@@ -65,16 +68,13 @@ impl World {
         process.leading = Some(epoch);
         process.ready = false;
         at.disk.cluster = Some(convert::to_log_cluster(cluster));
-        let mut tally = Tally::new(rule);
-        tally.local_durable(at.disk.durable);
-        tally.begin(epoch, start);
+        process.tally.set_rule(rule);
+        process.tally.begin(epoch, start);
+        process.told = Some(process.tally.committed());
         let fit = epoch > at.disk.promised.max(head.epoch) && !at.disk.building;
         process.role = Role::Leading(Box::new(Leading {
             epoch,
             start,
-            tally,
-            copies: Vec::new(),
-            acknowledged_before: head.seq,
             seats: Vec::new(),
             service: false,
             waiting: Vec::new(),
@@ -109,18 +109,17 @@ impl World {
         let (tag, name) = (self.tag(), self.nodes[node].name.to_string());
         let Some(process) = &mut self.nodes[node].process else { return };
         process.leading = Some(epoch);
+        process.tally.begin(epoch, start);
         let Some(leading) = process.leading_mut() else { return };
         leading.epoch = epoch;
         leading.start = start;
-        leading.tally.begin(epoch, start);
-        leading.copies.clear();
-        leading.acknowledged_before = Seq(start.0 - 1);
         for (_, session) in std::mem::take(&mut leading.seats) {
             self.end_server(session, false);
         }
         if !self.append(node, epoch, disk::record(epoch, start, tag, Some(&name)), true) {
             return self.resign(node, epoch, "its log is sealed");
         }
+        self.set_terms(node);
         self.checks.began(epoch, node, &self.nodes[node]);
         self.tell(node, || format!("goes on in epoch {epoch} from {start}"));
         self.report(node);
@@ -147,12 +146,17 @@ impl World {
         let local = self.nodes[node].local(self.now);
         let Some(process) = &mut self.nodes[node].process else { return };
         let gate_open = local < process.gate;
+        let committed = process.tally.committed();
+        let stepped = process.told.is_some_and(|told| told < committed);
+        if stepped {
+            process.told = Some(committed);
+            self.allow_applier(node, committed);
+        }
+        let Some(process) = &mut self.nodes[node].process else { return };
         let Role::Leading(leading) = &mut process.role else { return };
-        let committed = leading.tally.committed();
-        if leading.over || committed <= process.committed && leading.waiting.is_empty() {
+        if leading.over {
             return;
         }
-        process.committed = process.committed.max(committed);
         let (epoch, start) = (leading.epoch, leading.start);
         // A closed gate answers nothing: what waits goes on waiting.
         let mut answered = Vec::new();
@@ -171,7 +175,6 @@ impl World {
         for (seq, tag) in answered {
             self.checks.acknowledged(&self.nodes[node], epoch, seq, tag);
         }
-        self.apply_later(node);
         self.promoted(node);
         self.give_up(node);
     }
@@ -180,15 +183,14 @@ impl World {
     pub fn promoted(&mut self, node: usize) {
         let life = self.nodes[node].life;
         let Some(process) = &mut self.nodes[node].process else { return };
-        let applied = process.applied;
+        let (applied, committed) = (process.applied, process.tally.committed());
         let Role::Leading(leading) = &mut process.role else { return };
         let start = match mutant!("no-epoch-start") {
             true => Seq(leading.start.0 - 1),
             false => leading.start,
         };
         let due = !leading.over && !leading.service && applied >= start;
-        let committed =
-            leading.tally.committed() >= start || mutant!("serves-before-epoch-start-commits");
+        let committed = committed >= start || mutant!("serves-before-epoch-start-commits");
         if due && committed {
             leading.service = true;
             let epoch = leading.epoch;
@@ -199,7 +201,6 @@ impl World {
 
     /// The service answers.
     pub fn ready(&mut self, node: usize, epoch: Epoch) {
-        let life = self.nodes[node].life;
         let Some(process) = &mut self.nodes[node].process else { return };
         let Role::Leading(leading) = &process.role else { return };
         if leading.epoch == epoch && !leading.over {
@@ -207,7 +208,7 @@ impl World {
             self.tell(node, || format!("serves in epoch {epoch}"));
             self.report(node);
             self.service_writes(node, epoch);
-            let _ = life;
+            self.take_up(node);
         }
     }
 
@@ -314,7 +315,10 @@ impl World {
             return;
         }
         let Some(leading) = self.nodes[node].leadership() else { return };
-        let committed = leading.tally.committed();
+        let Some(committed) = self.nodes[node].process.as_ref().map(|it| it.tally.committed())
+        else {
+            return;
+        };
         let view = self.nodes[node].process.as_ref().and_then(|it| it.looker.view.clone());
         let Some(config) = view.as_ref().and_then(|view| view.config.as_ref()) else { return };
         let mut events = Vec::new();
@@ -329,7 +333,8 @@ impl World {
                 .eligible
                 .iter()
                 .any(|member| member.node == name && member.volume == volume);
-            if !listed && server.started && server.durable >= committed {
+            let whole = server.snapshot.is_none() && committed > Seq(0);
+            if !listed && whole && server.durable >= committed {
                 events.push(Event::Eligible { node: name, volume, eligible: true });
             }
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use mainstay_election::machine::{Directive, Machine, Moment};
 use mainstay_election::values::{NodeName, Terms};
 use mainstay_sync::commit::Tally;
-use mainstay_sync::position::{Epoch, Seq, VolumeId};
+use mainstay_sync::position::{Epoch, Seq};
 
 use super::clock::Clock;
 use super::disk::{Disk, Tag};
@@ -64,8 +64,15 @@ pub struct Process {
     pub touched: Seq,
     /// The applier has something to do and is about to.
     pub applying: bool,
-    /// What is known to be committed (a follower's: as its leader said).
-    pub committed: Seq,
+    /// The objects are touched with committed records only.
+    pub committed_only: bool,
+    /// The applier goes no further, if there is a limit (`applier_limit` of the log).
+    pub limit: Option<Seq>,
+    /// What is durable where, in one leadership of this process after another.
+    pub tally: Tally,
+    /// The last step of it that the applier was told of; nothing before the process first led
+    /// (`Commit::on_step`).
+    pub told: Option<Seq>,
     /// What it is.
     pub role: Role,
     /// Reported from a leadership's first step to its last.
@@ -119,12 +126,6 @@ pub struct Leading {
     pub epoch: Epoch,
     /// Its EpochStart.
     pub start: Seq,
-    /// What is durable where.
-    pub tally: Tally,
-    /// What its followers said is durable with them, in sessions of this epoch.
-    pub copies: Vec<(VolumeId, Seq)>,
-    /// What may have been acknowledged when the terms in force were set.
-    pub acknowledged_before: Seq,
     /// The sessions that it serves, one per node: (follower, session).
     pub seats: Vec<(usize, u64)>,
     /// The service is being started, or runs.

@@ -208,7 +208,7 @@ impl World {
                         Role::Leading(it) => format!(
                             "leads {} (committed {}, service {})",
                             it.epoch,
-                            it.tally.committed(),
+                            process.tally.committed(),
                             process.ready
                         ),
                     };

@@ -177,7 +177,7 @@ impl World {
     }
 
     fn committed(&self, node: usize) -> Seq {
-        self.nodes[node].leadership().map_or(Seq(0), |leading| leading.tally.committed())
+        self.nodes[node].process.as_ref().map_or(Seq(0), |process| process.tally.committed())
     }
 
     /// `queue_beat`.
@@ -202,15 +202,8 @@ impl World {
         }
         server.durable = durable;
         let volume = server.volume;
-        let leading = self.nodes[node].process.as_mut().and_then(|it| it.leading_mut());
-        if let Some(leading) = leading
-            && leading.epoch == epoch
-        {
-            leading.tally.peer_durable(volume, epoch, durable);
-            match leading.copies.iter_mut().find(|(of, _)| *of == volume) {
-                Some((_, known)) => *known = durable.max(*known),
-                None => leading.copies.push((volume, durable)),
-            }
+        if let Some(process) = &mut self.nodes[node].process {
+            process.tally.peer_durable(volume, epoch, durable);
         }
         self.report_soon(node);
         self.committed_moved(node);
@@ -232,12 +225,16 @@ impl World {
 
     /// Bytes may be of any op up to what is applied when they are read.
     pub fn read_piece(&mut self, id: u64) {
+        let Some(leader) = self.sessions.get(&id).map(|session| session.leader) else { return };
+        let touched = self.nodes[leader].process.as_ref().map_or(Seq(0), |it| it.touched);
+        let applicable = self.may_apply(leader).max(touched);
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        let disk = &self.nodes[session.leader].disk;
+        let disk = &self.nodes[leader].disk;
         let Some(server) = &mut session.server else { return };
         let Some((_, left)) = &mut server.snapshot else { return };
         if *left == 0 {
-            let through = disk.durable();
+            // `Snapshot::through`: what is applicable, and no more.
+            let through = disk.position_at(applicable);
             return self.send(id, false, Message::End { through });
         }
         *left -= 1;

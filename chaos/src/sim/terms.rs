@@ -1,7 +1,7 @@
 //! By which terms a leader acknowledges, and what it tells the election of its voters.
 //!
-//! Mirrors what `src/replica/lead.rs` makes of `Effect::Terms`, and what it puts on the board for
-//! `Report::{quorum_heard, caught_up, covered, stored}`.
+//! Mirrors `src/replica/quorum.rs` (the rule, `quorum_heard`, `caught_up`, `covered`) and
+//! `src/replica/rules.rs` (`stored`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,14 +27,15 @@ pub struct Standing {
 }
 
 impl World {
-    /// `Effect::Terms`: from now on these, beginning with the next acknowledgement.
+    /// `quorum::apply`, for a leader: from now on these terms.
     pub fn set_terms(&mut self, node: usize) {
         let rule = self.rule(node);
-        if let Some(process) = &mut self.nodes[node].process
-            && let Some(leading) = process.leading_mut()
-        {
-            leading.acknowledged_before = leading.tally.committed().max(Seq(leading.start.0 - 1));
-            leading.tally.set_rule(rule);
+        if self.nodes[node].leadership().is_none() {
+            return;
+        }
+        self.apply_committed_only(node, self.plan.sync && rule != Rule::Local);
+        if let Some(process) = &mut self.nodes[node].process {
+            process.tally.set_rule(rule);
             self.committed_moved(node);
             self.report(node);
         }
@@ -70,17 +71,20 @@ impl World {
         let servers = leading
             .seats
             .iter()
-            .filter_map(|(of, id)| Some((*of, self.sessions.get(id)?.server.as_ref()?)))
-            .filter(|(_, server)| server.started);
-        let committed = leading.tally.committed();
-        let caught_up = servers
-            .clone()
-            .filter(|(_, server)| committed >= leading.start && server.durable >= committed)
-            .map(|(of, server)| Member {
-                node: self.nodes[of].name.clone(),
-                volume: convert::volume(server.volume),
-            })
-            .collect();
+            .filter_map(|(of, id)| Some((*of, self.sessions.get(id)?.server.as_ref()?)));
+        let committed = process.tally.committed();
+        let member = |of: usize, volume| Member {
+            node: self.nodes[of].name.clone(),
+            volume: convert::volume(volume),
+        };
+        let mut caught_up = vec![member(node, at.disk.volume)];
+        caught_up.extend(
+            servers
+                .clone()
+                .filter(|_| committed > Seq(0))
+                .filter(|(_, server)| server.snapshot.is_none() && server.durable >= committed)
+                .map(|(of, server)| member(of, server.volume)),
+        );
         let now = at.local(self.now);
         let heard = |volume: VolumeId| match volume == at.disk.volume {
             true => now,
@@ -91,20 +95,9 @@ impl World {
                 .max()
                 .unwrap_or(Moment::NEVER),
         };
-        let durable = |volume: VolumeId| match volume == at.disk.volume {
-            true => at.disk.durable,
-            false => leading
-                .copies
-                .iter()
-                .find(|(of, _)| *of == volume)
-                .map_or(Seq(0), |(_, durable)| *durable),
-        };
         let quorum_heard =
             terms.0.iter().map(|term| nth(term, now, heard)).min().unwrap_or_default();
-        // The terms that were in force before were met when it was acknowledged.
-        let newest = terms.0.last().map(|term| nth(term, at.disk.durable, durable));
-        let covers = newest.is_some_and(|seq| seq >= leading.acknowledged_before)
-            || mutant!("covered-without-looking");
+        let covers = process.tally.covered() || mutant!("covered-without-looking");
         Standing { quorum_heard, caught_up, covered: covers.then(|| terms.clone()) }
     }
 
@@ -113,9 +106,16 @@ impl World {
         let at = &self.nodes[node];
         let Some(config) = view.config.as_ref().map(|config| &config.value) else { return };
         let newer = at.disk.config.as_ref().is_none_or(|stored| stored.mark() < config.mark());
-        // A blank volume is of no cluster whose config it could keep.
-        if newer && at.disk.cluster.is_none_or(|ours| ours.0 == config.cluster.0) {
-            let (life, config) = (at.life, Arc::new(config.clone()));
+        // A blank volume joins no cluster by reading of it.
+        if at.disk.cluster.is_none_or(|ours| ours.0 != config.cluster.0) {
+            return;
+        }
+        let leads = at.process.as_ref().is_some_and(|process| process.leading.is_some());
+        let (life, sync, config) = (at.life, config.is_sync(), Arc::new(config.clone()));
+        if !leads {
+            self.apply_committed_only(node, sync);
+        }
+        if newer {
             let pause = self.rng.ms(0, 6) + Duration::from_micros(100);
             self.later(pause, Happening::Stored { node, life, config });
         }

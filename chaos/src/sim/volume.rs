@@ -11,7 +11,7 @@ use mainstay_sync::position::{Epoch, Seq};
 
 use super::convert;
 use super::disk;
-use super::node::{Promising, Role};
+use super::node::Promising;
 use super::world::{Happening, World};
 
 /// The runner's `RETRY_PARTS` for promises.
@@ -65,9 +65,7 @@ impl World {
         // A tail that was cut off meanwhile is not durable; cutting waits for the writer.
         at.disk.durable = through.min(at.disk.head().seq).max(at.disk.durable);
         let durable = at.disk.durable;
-        if let Role::Leading(leading) = &mut process.role {
-            leading.tally.local_durable(durable);
-        }
+        process.tally.local_durable(durable);
         self.committed_moved(node);
         self.acknowledge(node);
         self.apply_later(node);
@@ -143,17 +141,39 @@ impl World {
         self.machine(node, event);
     }
 
-    /// How far the applier may go (`volume/applier.rs`): what is durable here, in sync only what
-    /// is known to be committed.
-    fn may_apply(&self, node: usize) -> Seq {
+    /// `State::applicable` of the log: what is durable here and within the limit, which is what is
+    /// known to be committed (sync).
+    pub fn may_apply(&self, node: usize) -> Seq {
         let at = &self.nodes[node];
         let Some(process) = &at.process else { return Seq(0) };
         if mutant!("object-written-before-its-record") {
             return at.disk.head().seq;
         }
-        match self.plan.sync && !mutant!("uncommitted-applied") {
-            true => at.disk.durable.min(process.committed),
-            false => at.disk.durable,
+        process
+            .limit
+            .filter(|_| !mutant!("uncommitted-applied"))
+            .map_or(at.disk.durable, |limit| limit.min(at.disk.durable))
+    }
+
+    /// `Log::allow_applier`: everything up to there is committed.
+    pub fn allow_applier(&mut self, node: usize, through: Seq) {
+        if let Some(process) = &mut self.nodes[node].process
+            && let Some(limit) = &mut process.limit
+        {
+            *limit = through.max(*limit);
+        }
+        self.apply_later(node);
+    }
+
+    /// `Volume::apply_committed_only`.
+    pub fn apply_committed_only(&mut self, node: usize, only: bool) {
+        let at = &mut self.nodes[node];
+        if let Some(process) = &mut at.process
+            && process.committed_only != only
+        {
+            process.committed_only = only;
+            process.limit = only.then_some(at.disk.durable);
+            self.apply_later(node);
         }
     }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::session::Message;
 use super::world::{Happening, World};
 
-/// How often each end says that it lives: `keep_alive` of the transport, `beat` of the options.
-pub const BEAT: Duration = Duration::from_millis(250);
+/// How often each end says that it lives: `beat` of `src/replica/follow.rs`.
+pub const BEAT: Duration = Duration::from_millis(200);
 /// `idle_timeout` of the transport.
 const IDLE: Duration = Duration::from_secs(3);
 /// What does not get through is sent again after this.

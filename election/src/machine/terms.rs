@@ -174,8 +174,10 @@ impl Machine {
     }
 
     fn quorum_of(&self, voters: &[Member]) -> u32 {
-        let majority = u32::try_from(majority(voters.len())).unwrap_or(u32::MAX);
-        self.settings.write_quorum.unwrap_or(majority)
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        // A quorum that is asked for before there are so many voters would let none of them join.
+        let asked = self.settings.write_quorum.map(|asked| asked.min(count(voters.len())));
+        asked.unwrap_or(count(majority(voters.len())))
     }
 
     /// Whether the leader may go on with fewer copies than it was asked to keep.

@@ -8,8 +8,8 @@ use crate::coordinator::{Compare, LeaseId, Write};
 use crate::machine::tally::{self, Tally};
 use crate::machine::{Directive, Machine, Report};
 use crate::values::{
-    Ballot, Config, Durability, Epoch, EpochTaken, Lag, Leader, Member, Position, Reign, Replica,
-    Role, Tags, encode, keys,
+    Ballot, Config, Epoch, EpochTaken, Lag, Leader, Member, Position, Reign, Replica, Role, Tags,
+    encode, keys,
 };
 use crate::view::View;
 
@@ -231,10 +231,7 @@ impl Machine {
             None => Config {
                 cluster: report.cluster.unwrap_or(self.identity.cluster_if_founded),
                 voters: vec![me.clone()],
-                write_quorum: match self.settings.durability {
-                    Durability::Sync => self.settings.write_quorum.unwrap_or(1),
-                    Durability::Async => 1,
-                },
+                write_quorum: 1,
                 durability: self.settings.durability,
                 max_lag: self.settings.max_lag,
                 eligible: vec![me],

@@ -82,7 +82,10 @@ impl Tally {
         self.epoch = epoch;
         self.start = start;
         self.local = self.local.min(before);
-        self.committed = self.committed.min(before);
+        // What counted before, by whatever rule, says nothing of the tail that this epoch begins
+        // on: until its start is committed, that may still lose.
+        self.committed = Seq(0);
+        self.floor = start;
         self.peers.clear();
     }
 
@@ -123,7 +126,7 @@ impl Tally {
         newest.met(self.local, &self.peers) >= self.floor
     }
 
-    /// The last committed op.
+    /// The last committed op; 0 until the leadership's start is.
     #[must_use]
     pub fn committed(&self) -> Seq {
         self.committed

@@ -204,7 +204,6 @@ impl Log {
     }
 
     /// As [`Log::allow_applier`], for one that must not keep the log open.
-    #[must_use]
     pub fn applier_allowance(&self) -> impl Fn(Seq) + Send + Sync + use<> {
         let shared = Arc::downgrade(self.shared());
         move |through| {

@@ -169,8 +169,9 @@ impl Snapshot {
     #[must_use]
     pub fn through(&self) -> Position {
         // The applier may be in the middle of a record, but of none past this. What is durable
-        // beyond it is in no object: the copy can be whole before that is committed.
-        let seq = self.running.log.applicable();
+        // beyond it is in no object: the copy can be whole before that is committed. After a
+        // restart the objects still have what the process before applied.
+        let seq = self.running.log.applicable().max(self.running.touched());
         let epoch = self.running.lineage().epoch_at(seq).unwrap_or_default();
         Position { epoch, seq }
     }
