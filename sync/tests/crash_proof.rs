@@ -124,7 +124,6 @@ fn prove(store: &str, holds: fn(&Path) -> Result<u64, String>, prefixes: usize) 
         chosen.insert(near.saturating_sub(random.random_range(0..3)).clamp(first, last));
         chosen.insert(random.random_range(first..=last));
     }
-    println!("{store}: SEED={seed}, {} of {last} prefixes", chosen.len());
     let state = tempfile::tempdir().unwrap();
     let volume = Volume::open(state.path(), support::options()).unwrap();
     volume.found(CLUSTER).unwrap();
