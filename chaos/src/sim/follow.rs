@@ -277,10 +277,10 @@ impl World {
         };
         let Some(leading) = &taker.leading else { return };
         taker.expected = Some(Expected::new(leading.lineage.clone(), head));
-        if let Some(process) = &mut self.nodes[node].process {
-            if let Some(following) = process.following_mut() {
-                following.pause = RETRY.0;
-            }
+        if let Some(process) = &mut self.nodes[node].process
+            && let Some(following) = process.following_mut()
+        {
+            following.pause = RETRY.0;
         }
         self.finish_copy(id, node);
         self.acknowledge(node);
