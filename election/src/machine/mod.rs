@@ -408,7 +408,7 @@ impl Machine {
             // Not one that a newer view than this showed: its epoch may be our own, just won.
             let stored = own.stored.as_ref().filter(|_| self.viewed_at >= self.stored_at);
             let stored = stored.map(|config| config.mark().epoch).unwrap_or_default();
-            [own.promised, own.position.epoch, stored, self.balloted_for(view, own.promised)]
+            [own.promised, own.position.epoch, stored, self.balloted_for(view)]
         });
         let cluster = view.config.as_ref().map(|config| config.value.cluster);
         let theirs = view
@@ -429,19 +429,15 @@ impl Machine {
         taken.chain(ours).chain(theirs).chain(ballots).max().unwrap_or_default()
     }
 
-    /// The epoch that a vow was a ballot for, if somebody may have taken it of whom the view says
-    /// nothing: a coordinator restored from a backup forgot it. A vow of a former process may be
-    /// one of those, and so is our own once our ballot, which was there, is not there any more.
-    /// In a view that forgot nothing this is at most the epoch that it says.
-    fn balloted_for(&self, view: &View, promised: Epoch) -> Epoch {
-        let ours = self.vow_found.is_some_and(|found| promised > found);
+    /// The newest epoch that a ballot of ours was for, if somebody may have taken it of whom the
+    /// view says nothing: a coordinator restored from a backup forgot it. A vow of a former process
+    /// may have been one for the epoch after it, and so was our own ballot, once it was there and
+    /// is not there any more. In a view that forgot nothing this is at most the epoch that it says.
+    fn balloted_for(&self, view: &View) -> Epoch {
+        let found = self.vow_found.filter(|found| *found > Epoch(0)).map(Epoch::next);
         let seen = view.ballots.get(self.identity.node.as_str()).map(|seen| seen.value.promised);
-        let forgotten = self.cast_seen.is_some_and(|cast| seen.is_none_or(|seen| seen < cast));
-        match promised {
-            Epoch(0) => Epoch(0),
-            _ if ours && !forgotten => promised,
-            _ => promised.next(),
-        }
+        let forgotten = self.cast_seen.filter(|cast| seen.is_none_or(|seen| seen < *cast));
+        found.max(forgotten).unwrap_or_default()
     }
 
     /// Shuts the gate the moment that leadership ends, and pushes it ahead while it lasts.
