@@ -62,10 +62,12 @@ async fn equal(cluster: &mut Cluster) -> Result<usize> {
     }
     let status = cluster.quiet().await?;
     let leader = status.leader.context("a quiet cluster has a leader")?;
-    // Followers first: a leader's end would make one of them lead, and write.
-    let mut nodes: Vec<_> = cluster.replicas.iter().map(|replica| replica.node.clone()).collect();
-    nodes.sort_by_key(|node| *node == leader);
-    for node in &nodes {
+    // The service goes on writing, so whoever is stopped first would lack what came after. A leader
+    // that stops in order waits until its followers have everything; and nobody is to lead next.
+    cluster.node(&leader)?.ask(&["pause", "--reason", "the replicas are compared"])?;
+    cluster.node(&leader)?.stop().await?;
+    let nodes: Vec<_> = cluster.replicas.iter().map(|replica| replica.node.clone()).collect();
+    for node in nodes.iter().filter(|node| **node != leader) {
         cluster.node(node)?.kill();
     }
     let mut trees = Vec::new();

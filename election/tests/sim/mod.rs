@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub mod beats;
 pub mod checks;
 pub mod model;
 pub mod node;

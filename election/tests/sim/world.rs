@@ -8,16 +8,14 @@ use mainstay_election::coordinator::{
     Compare, Contents, CoordinatorError, LeaseId, Outcome, Revision, Write,
 };
 use mainstay_election::machine::{Directive, Effect, Event, Fate, Moment, Settings, Ticket};
-use mainstay_election::values::{
-    Config, Durability, Epoch, Member, Term, UnixMs, decode, encode, keys,
-};
+use mainstay_election::values::{Config, Durability, Epoch, Member, UnixMs, decode, encode, keys};
 use mainstay_election::view::View;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
-use super::checks::{Checks, is_met};
+use super::checks::Checks;
 use super::model::Model;
-use super::node::{Disk, Node};
+use super::node::Node;
 
 /// What the network and the processes may do. All of it is within what the machine must survive:
 /// messages are delayed, lost and late; clocks do not drift; a process may stop at any time.
@@ -32,7 +30,7 @@ pub struct Hazards {
 }
 
 #[derive(Clone, Debug)]
-enum Request {
+pub enum Request {
     Read(u64),
     Transact(Ticket, Vec<Compare>, Vec<Write>),
     Grant(Duration),
@@ -40,7 +38,7 @@ enum Request {
 }
 
 #[derive(Debug)]
-enum Reply {
+pub enum Reply {
     Contents(u64, Moment, Contents),
     Outcome(Ticket, Result<Outcome, CoordinatorError>),
     Event(Event),
@@ -49,7 +47,7 @@ enum Reply {
 }
 
 #[derive(Debug)]
-enum Happening {
+pub enum Happening {
     Arrives { call: u64, sent: Moment, request: Request },
     Answers { call: u64, reply: Reply },
     Look(u64),
@@ -61,7 +59,7 @@ enum Happening {
 }
 
 /// How often a leader speaks to its followers.
-const BEAT: Duration = Duration::from_millis(200);
+pub const BEAT: Duration = Duration::from_millis(200);
 
 pub struct World {
     pub now: Duration,
@@ -154,7 +152,7 @@ impl World {
         self.later(node, pause, look);
     }
 
-    fn later(&mut self, node: &str, pause: Duration, what: Happening) {
+    pub fn later(&mut self, node: &str, pause: Duration, what: Happening) {
         self.counter += 1;
         let life = self.nodes[node].life;
         self.queue.insert((self.now + pause, self.counter), (node.to_owned(), life, what));
@@ -468,69 +466,6 @@ impl World {
             Reply::Event(event) => event,
         };
         self.step(name, event);
-    }
-
-    /// A replica keeps the newest config it saw on its disk.
-    fn store(&mut self, name: &str, view: &View) {
-        let Some(config) = view.config.as_ref().map(|config| &config.value) else { return };
-        let node = self.node(name);
-        if node.stored.as_ref().is_none_or(|stored| stored.mark() < config.mark()) {
-            node.stored = Some(Arc::new(config.clone()));
-            self.report(name);
-        }
-    }
-
-    /// The leader's word goes round, and the answers of those who take it come back at once.
-    fn beat(&mut self, leader: &str, epoch: Epoch) {
-        if self.nodes[leader].leading != Some(epoch) {
-            return;
-        }
-        self.later(leader, BEAT, Happening::Beat(epoch));
-        let now = self.now;
-        let names: Vec<String> = self.nodes.keys().cloned().collect();
-        let hear: Vec<String> =
-            names.into_iter().filter(|name| self.hears(name, leader, epoch)).collect();
-        let head = self.nodes[leader].disk.position;
-        let mut caught_up = vec![self.member(leader)];
-        for name in &hear {
-            let local = self.nodes[name].local(now);
-            self.node(name).heard = Some((epoch, local));
-            self.report(name);
-            if self.nodes[name].disk.position == head {
-                caught_up.push(self.member(name));
-            }
-        }
-        let volumes: Vec<_> = hear
-            .iter()
-            .map(String::as_str)
-            .chain([leader])
-            .map(|name| self.nodes[name].disk.volume)
-            .collect();
-        let from = &self.nodes[leader];
-        let quorum = |term: &Term| is_met(term, &self.nodes, |disk| volumes.contains(&disk.volume));
-        let heard = from.terms.as_ref().is_some_and(|terms| terms.0.iter().all(quorum));
-        let acknowledged = self.checks.acknowledged;
-        let has_all = |disk: &Disk| acknowledged.is_none_or(|position| disk.holds(position));
-        let covered = from
-            .terms
-            .clone()
-            .filter(|terms| terms.0.iter().all(|term| is_met(term, &self.nodes, has_all)));
-        let local = self.nodes[leader].local(now);
-        let node = self.node(leader);
-        node.caught_up = caught_up;
-        node.covered = covered;
-        if heard {
-            node.quorum_heard = local;
-        }
-        self.report(leader);
-    }
-
-    fn hears(&self, follower: &str, leader: &str, epoch: Epoch) -> bool {
-        let (from, to, now) = (&self.nodes[leader], &self.nodes[follower], self.now);
-        let follows =
-            matches!(&to.directive, Some(Directive::Follow { epoch: of, .. }) if *of == epoch);
-        let up = |node: &Node| node.machine.is_some() && !node.cut && node.paused_until <= now;
-        follows && up(from) && up(to) && to.leading.is_none() && to.disk.promised < epoch
     }
 
     fn promise(&mut self, name: &str, through: Epoch) {
