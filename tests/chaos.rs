@@ -85,8 +85,7 @@ fn a_file_store_survives_kills_and_a_failing_disk() {
         return;
     }
     let faults = [Kind::KillNode, Kind::KillService, Kind::FailDisk];
-    let (service, durability) = (Service::Store, Durability::Sync);
-    assert_clean(&Options { service, durability, ..options(4, 45, &faults) });
+    assert_clean(&Options { service: Service::Store, ..options(4, 45, &faults) });
 }
 
 #[test]

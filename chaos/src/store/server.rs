@@ -29,7 +29,10 @@ pub fn serve(options: &Options) -> Result<()> {
     let run = format!("{:032x}", rand::random::<u128>());
     let store = Arc::new(Mutex::new(Store { journal, values, run }));
     let folder = options.folder.join("churn");
-    std::thread::spawn(move || churn(&folder));
+    let appends = Arc::clone(&store);
+    std::thread::spawn(move || {
+        churn(&folder, || appends.lock().unwrap_or_else(PoisonError::into_inner).values.len());
+    });
     for stream in listener.incoming() {
         let (stream, store) = (stream?, Arc::clone(&store));
         std::thread::spawn(move || {
@@ -81,19 +84,31 @@ impl Store {
     }
 }
 
-/// Works on a tree of files without end: what file servers' users do.
-fn churn(folder: &PathBuf) {
+/// Works on a tree of files, as file servers' users do, for as long as clients append: when they have
+/// left, all must come to rest, for the replicas are compared then.
+fn churn(folder: &PathBuf, appended: impl Fn() -> usize) {
     let mut seed = rand::random();
+    let mut before = appended();
+    let mut is_busy = || {
+        let now = appended();
+        std::mem::replace(&mut before, now) != now
+    };
     loop {
+        std::thread::sleep(Duration::from_millis(200));
+        if !is_busy() {
+            continue;
+        }
         // A full disk ends a round, as it would end a user's.
         let _ = std::fs::remove_dir_all(folder);
         if std::fs::create_dir(folder).is_ok() {
             let mut churn = Churn::new(seed);
-            while churn.run(folder, 20).is_ok() && churn.count() < 2_000 {
-                std::thread::sleep(Duration::from_millis(50));
+            while churn.count() < 2_000 {
+                std::thread::sleep(Duration::from_millis(200));
+                if is_busy() && churn.run(folder, 50).is_err() {
+                    break;
+                }
             }
         }
-        std::thread::sleep(Duration::from_millis(200));
         seed = seed.wrapping_add(1);
     }
 }
