@@ -318,8 +318,8 @@ impl Machine {
         let mut open_at = *tallied_at;
         let mut waiting_for = Vec::new();
         // In sync the ballots that are here are enough to know that nothing is missing, so nobody is
-        // waited for.
-        let waits = !config.is_sync();
+        // waited for, but for the one that a switchover is to.
+        let waits = !config.is_sync() || tally.silent.iter().any(|node| operator.names(node));
         if waits && !tally.silent.is_empty() {
             // Counted anew for one who only now came back, but not for ever anew.
             open_at = (*tallied_at + self.settings.patience).min(latest.max(open_at));
