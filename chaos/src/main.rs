@@ -58,6 +58,9 @@ struct Demo {
     /// The lease's time to live
     #[arg(long, default_value = "5s")]
     ttl: String,
+    /// sync or async
+    #[arg(long, default_value = "sync", value_parser = ["sync", "async"])]
+    durability: String,
     /// The mainstay binary
     #[arg(long, default_value = "target/release/mainstay")]
     binary: PathBuf,
@@ -101,6 +104,7 @@ async fn run(command: Command) -> Result<()> {
                 plan.coordination = Coordination::Etcd(3);
             }
             plan.ttl = options.ttl;
+            plan.durability = options.durability;
             let (kills, clients) = (options.kills, options.clients);
             let pgbench = options.pgbench && options.service == Service::Postgres;
             demo::run(&Show { plan, kills, clients, restart: true, pgbench }).await?;
