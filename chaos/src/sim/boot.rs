@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use mainstay_election::machine::{Event, Identity, Machine, Moment, Settings};
+use mainstay_election::machine::{Event, Identity, Machine, Moment, OnQuorumLoss, Settings};
 use mainstay_election::values::{ClusterId, Durability, Nonce, Tags};
 use mainstay_sync::commit::{Rule, Tally};
 use mainstay_sync::position::VolumeId;
@@ -23,6 +23,10 @@ pub fn settings(plan: &Plan) -> Settings {
     let mut settings = Settings::for_ttl(plan.ttl());
     settings.durability = if plan.sync { Durability::Sync } else { Durability::Async };
     settings.voters = plan.voters;
+    settings.write_quorum = plan.write_quorum;
+    if plan.degrade {
+        settings.on_quorum_loss = OnQuorumLoss::Degrade;
+    }
     settings
 }
 

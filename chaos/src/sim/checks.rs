@@ -154,11 +154,10 @@ impl Checks {
         self.begun.insert(epoch, begun);
     }
 
-    /// A leadership's EpochStart is committed.
-    pub fn serves(&mut self, epoch: Epoch) {
-        if let Some(begun) = self.begun.get_mut(&epoch) {
-            begun.serving = true;
-        }
+    /// A leadership's EpochStart is committed; true the first time.
+    pub fn serves(&mut self, epoch: Epoch) -> bool {
+        let begun = self.begun.get_mut(&epoch);
+        begun.is_some_and(|begun| !std::mem::replace(&mut begun.serving, true))
     }
 
     /// An fsync is answered.

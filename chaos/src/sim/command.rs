@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use super::plan::Plan;
+use super::scenes::alone;
 use super::shrink::shrink;
 use super::{Outcome, run};
 
@@ -20,6 +21,9 @@ pub struct Options {
     /// How many seeds
     #[arg(long, default_value_t = 1000)]
     seeds: u64,
+    /// Only this scene, twice in each world
+    #[arg(long)]
+    scene: Option<String>,
     /// Show everything that happens, seed by seed
     #[arg(long)]
     trace: bool,
@@ -94,7 +98,10 @@ pub fn command(options: &Options) -> Result<bool> {
     let begun = Instant::now();
     let mut total = Total::default();
     for seed in options.first_seed..options.first_seed + options.seeds {
-        let plan = Plan::of(seed);
+        let plan = match &options.scene {
+            Some(name) => alone(seed, name).with_context(|| format!("there is no scene {name}"))?,
+            None => Plan::of(seed),
+        };
         let outcome = run(&plan, options.trace);
         total.add(seed, &outcome);
         if options.trace {

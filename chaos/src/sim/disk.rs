@@ -124,10 +124,10 @@ impl Disk {
 
     /// The records after `seq`, at most `most`.
     #[must_use]
-    pub fn after(&self, seq: Seq, most: usize) -> &[Record] {
+    pub fn after(&self, seq: Seq, most: u64) -> &[Record] {
         let at = usize::try_from(seq.0.saturating_sub(self.base.seq.0)).unwrap_or(usize::MAX);
         let rest = self.records.get(at..).unwrap_or_default();
-        &rest[..rest.len().min(most)]
+        &rest[..rest.len().min(usize::try_from(most).unwrap_or(usize::MAX))]
     }
 
     /// Which op this volume has at `seq`, in its log or, from before that, in its objects.

@@ -8,6 +8,7 @@ use mainstay_election::values::{self, Lag, UnixMs};
 
 use super::calls::Request;
 use super::convert;
+use super::plan::Cue;
 use super::world::{Happening, World};
 
 /// `TICK_PARTS` of the runner.
@@ -62,10 +63,14 @@ impl World {
             }
             Effect::Terms(terms) => {
                 self.tell(node, || format!("acknowledges by {terms:?}"));
+                let changing = terms.0.len() > 1;
                 if let Some(process) = &mut self.nodes[node].process {
                     process.terms = Some(terms);
                 }
                 self.set_terms(node);
+                if changing {
+                    self.cue(Cue::Changes, node);
+                }
             }
             Effect::Direct(directive) => {
                 self.tell(node, || describe(&directive));
@@ -73,7 +78,12 @@ impl World {
                     process.directive = Some(directive);
                 }
                 // Ending a role waits for writes in progress, and so for a disk.
-                let most = if self.rng.chance(150) { 120_000 } else { 2000 };
+                let slow = Some(self.nodes[node].slow).filter(|slow| self.now < slow.1);
+                let most = match slow {
+                    Some((ms, _)) if self.rng.chance(500) => ms * 1000,
+                    _ if self.rng.chance(150) => 120_000,
+                    _ => 2000,
+                };
                 let pause = Duration::from_micros(self.rng.between(20, most));
                 self.later(pause, Happening::TakeUp { node, life });
             }

@@ -2,25 +2,50 @@
 
 use std::time::Duration;
 
+use mainstay_election::values::{Config, majority};
 use mainstay_sync::position::VolumeId;
 
 use super::disk::Disk;
-use super::plan::Fault;
+use super::plan::{Cue, Fault};
 use super::world::{Happening, Weather, World};
+
+/// After its cue a fault comes within this, mostly at once.
+const AFTER_CUE_MS: u64 = 60;
 
 /// The coordinator forgets things only where that can be survived.
 impl World {
-    /// The plan's fault of that number.
+    /// The time of the plan's fault has come: it happens, or lies in wait.
     pub fn fault(&mut self, index: usize) {
-        let Some(fault) = self.planned(index) else { return };
+        let Some(planned) = self.planned(index) else { return };
+        match planned.cue {
+            Some(cue) if !self.calm => self.waiting.push((cue, index)),
+            _ => self.befall(index, None),
+        }
+    }
+
+    /// Something that a fault may wait for happens to `node`.
+    pub fn cue(&mut self, cue: Cue, node: usize) {
+        let Some(at) = self.waiting.iter().position(|(waits_for, _)| *waits_for == cue) else {
+            return;
+        };
+        let (_, index) = self.waiting.remove(at);
+        let most = if self.rng.chance(600) { 3 } else { AFTER_CUE_MS };
+        let pause = Duration::from_micros(self.rng.below(most * 1000));
+        self.later(pause, Happening::Ambush { index, node });
+    }
+
+    /// The plan's fault happens; to `subject`, if it names nobody.
+    pub fn befall(&mut self, index: usize, subject: Option<usize>) {
+        let Some(fault) = self.planned(index).map(|planned| planned.fault) else { return };
         if self.calm {
             return;
         }
         self.say(&"FAULT", || format!("{fault:?}"));
+        let whom = |world: &World, node: Option<usize>| node.or(subject).or(world.leader());
         let ms = Duration::from_millis;
         match fault {
             Fault::Crash { node, back_ms, power } => {
-                if let Some(node) = self.whom(node) {
+                if let Some(node) = whom(self, node) {
                     self.crash_for(node, power, ms(back_ms));
                 }
             }
@@ -31,7 +56,7 @@ impl World {
                 }
             }
             Fault::Pause { node, ms: length, freeze } => {
-                let Some(node) = self.whom(node) else { return };
+                let Some(node) = whom(self, node) else { return };
                 let until = self.now + ms(length);
                 let now = self.now;
                 let at = &mut self.nodes[node];
@@ -44,7 +69,7 @@ impl World {
                 }
             }
             Fault::Cut { from, both, ms: length, .. } => {
-                let Some(from) = self.whom(from) else { return };
+                let Some(from) = whom(self, from) else { return };
                 let until = self.now + ms(length);
                 for to in 0..self.nodes.len() {
                     if to != from && to_matches(&fault, to) {
@@ -55,8 +80,33 @@ impl World {
                     }
                 }
             }
+            Fault::Split { node, others, lonely, ms: length } => {
+                let Some(first) = whom(self, node) else { return };
+                let until = self.now + ms(length);
+                let side = |node: usize| node == first || others >> node & 1 == 1;
+                for one in 0..self.nodes.len() {
+                    for other in 0..self.nodes.len() {
+                        if side(one) != side(other) {
+                            self.cuts[one][other] = until;
+                        }
+                    }
+                    if side(one) && lonely {
+                        self.coordinator_cuts[one] = [until; 2];
+                    }
+                }
+            }
+            Fault::Heal => {
+                self.cuts.iter_mut().flatten().for_each(|cut| *cut = (*cut).min(self.now));
+                // What was being sent again and again gets through.
+                for id in self.sessions.keys().copied().collect::<Vec<_>>() {
+                    for up in [true, false] {
+                        let pause = self.rng.ms(0, 20);
+                        self.later(pause, Happening::Deliver { session: id, up });
+                    }
+                }
+            }
             Fault::CutCoordinator { node, answers_only, ms: length } => {
-                let Some(who) = self.whom(node) else { return };
+                let Some(who) = whom(self, node) else { return };
                 let until = self.now + ms(length);
                 self.coordinator_cuts[who][1] = until;
                 if !answers_only {
@@ -67,7 +117,7 @@ impl World {
                 self.weather = Weather { lost, late, twice, delay_ms };
             }
             Fault::SlowDisk { node, sync_ms, ms: length } => {
-                if let Some(node) = self.whom(node) {
+                if let Some(node) = whom(self, node) {
                     self.nodes[node].slow = (sync_ms, self.now + ms(length));
                 }
             }
@@ -82,7 +132,7 @@ impl World {
             Fault::LagWatches { ms } => self.watch_lag_ms = ms.max(1),
             Fault::Restore { back_ms } => self.restore(ms(back_ms)),
             Fault::Resign => {
-                if let Some(node) = self.leader()
+                if let Some(node) = whom(self, None)
                     && self.nodes[node].paused_until <= self.now
                 {
                     self.begin_resigning(node);
@@ -90,10 +140,6 @@ impl World {
             }
             Fault::WallJump { node, ms } => self.nodes[node].wall_ms += ms,
         }
-    }
-
-    fn whom(&self, node: Option<usize>) -> Option<usize> {
-        node.or_else(|| self.leader())
     }
 
     fn crash_for(&mut self, node: usize, power: bool, back: Duration) {
@@ -150,6 +196,12 @@ impl World {
         if self.now.saturating_sub(back) < self.storm_from {
             return;
         }
+        // Where fewer than a majority elect, an epoch may be known to nobody who elects the next.
+        let view = self.coordinator.view();
+        let majority = |config: &Config| config.ballots_needed() >= majority(config.voters.len());
+        if !view.config.as_ref().is_some_and(|config| majority(&config.value)) {
+            return;
+        }
         self.coordinator.restore(self.now, self.now.saturating_sub(back));
         self.break_watches();
     }
@@ -157,6 +209,7 @@ impl World {
     /// No more faults: everything is mended, everybody is there.
     pub fn mend(&mut self) {
         self.calm = true;
+        self.waiting.clear();
         self.say(&"CALM", || "nothing goes wrong from here on".to_owned());
         let now = self.now;
         self.weather = Weather { lost: 0, late: 0, twice: 0, delay_ms: 3 };

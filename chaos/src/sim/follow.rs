@@ -15,6 +15,7 @@ use mainstay_sync::replicate::plan::{self, Leading, PROTOCOL, Standing, Verdict}
 
 use super::convert;
 use super::node::{Following, Role};
+use super::plan::Cue;
 use super::session::{Message, Pipe, Session, Taker};
 use super::world::{Happening, World};
 
@@ -260,6 +261,7 @@ impl World {
         let cluster = taker.leading.as_ref().map(|leading| leading.cluster);
         let volume = VolumeId(self.rng.id());
         self.replace(node, volume, cluster, position, lineage, true);
+        self.cue(Cue::Fetching, node);
     }
 
     fn copy_is_there(&mut self, id: u64, node: usize, through: Position) {
@@ -370,5 +372,6 @@ impl World {
         }
         let ack = Message::Ack { epoch, durable, applied: process.applied, echo };
         self.send(id, true, ack);
+        self.cue(Cue::Acknowledged, node);
     }
 }

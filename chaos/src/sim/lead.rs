@@ -13,6 +13,7 @@ use mainstay_sync::position::{Epoch, Seq};
 use super::convert;
 use super::disk::{self, Tag};
 use super::node::{Leading, Role};
+use super::plan::Cue;
 use super::world::{Happening, World};
 
 /// `INTERVAL` of `eligible.rs`.
@@ -96,6 +97,7 @@ impl World {
         }
         self.checks.began(epoch, node, &self.nodes[node]);
         self.tell(node, || format!("begins epoch {epoch} at {start}"));
+        self.cue(Cue::Begins, node);
         let life = self.nodes[node].life;
         self.later(ELIGIBLE_EVERY, Happening::Eligible { node, life, epoch });
         self.committed_moved(node);
@@ -122,6 +124,7 @@ impl World {
         self.set_terms(node);
         self.checks.began(epoch, node, &self.nodes[node]);
         self.tell(node, || format!("goes on in epoch {epoch} from {start}"));
+        self.cue(Cue::Begins, node);
         self.report(node);
         self.later(ELIGIBLE_EVERY, Happening::Eligible { node, life, epoch });
         let ready = self.nodes[node].process.as_ref().is_some_and(|process| process.ready);
@@ -169,8 +172,8 @@ impl World {
                 !due
             });
         }
-        if committed >= start {
-            self.checks.serves(epoch);
+        if committed >= start && self.checks.serves(epoch) {
+            self.cue(Cue::Serves, node);
         }
         for (seq, tag) in answered {
             self.checks.acknowledged(&self.nodes[node], epoch, seq, tag);

@@ -28,6 +28,7 @@ pub mod plan;
 mod proxy;
 mod rng;
 mod run;
+pub mod scenes;
 mod serve;
 mod session;
 pub mod shrink;

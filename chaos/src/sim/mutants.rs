@@ -36,6 +36,7 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("voters-changed-before-they-have-it-all", "a config is written before it is covered"),
     ("voters-let-in-unseen", "new voters need not have caught up"),
     ("epochs-counted-by-the-coordinator-alone", "a restored coordinator gives epochs again"),
+    ("waits-for-a-muted-voter", "a leader waits for a copy of a voter that takes nothing of it"),
     ("later-epoch-overlooked", "a leader goes on although a later epoch was taken"),
     ("deadline-counted-from-receipt", "the gate's deadline counts from an answer's receipt"),
     ("view-fresh-from-receipt", "an ambassador trusts a view from its receipt on"),

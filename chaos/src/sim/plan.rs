@@ -13,8 +13,12 @@
 //! - *wipe*: a disk is replaced. Never one that could be the last with an acknowledged op: only
 //!   while every other voter still has the disk that it was let in with, and a write quorum is
 //!   more than one.
+//! - *split*: two sides of the cluster hear nothing of each other; the coordinator is with one of
+//!   them or with both.
 //! - *outage*: the coordinator answers nobody (members lost). *Election*: it extends all leases, as
-//!   etcd does on a change of its own leader. *Restore*: it is set back to an earlier state.
+//!   etcd does on a change of its own leader. *Restore*: it is set back to an earlier state, where
+//!   an election takes a majority of the voters (not with a write quorum of more than that, as with
+//!   two voters): else nobody who elects need know of an epoch that the coordinator forgot.
 
 use std::fmt;
 use std::time::Duration;
@@ -22,6 +26,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::rng::Rng;
+use super::scenes;
 
 /// One run: the cluster and all that befalls it. Together with the seed, which also decides every
 /// delay, it replays exactly.
@@ -35,6 +40,12 @@ pub struct Plan {
     pub nodes: usize,
     /// How many of them are wanted as voters (sync).
     pub voters: usize,
+    /// How many copies are asked for (sync); none is a majority of the voters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub write_quorum: Option<u32>,
+    /// A leader without its write quorum goes on with fewer copies (sync).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub degrade: bool,
     /// The lease.
     pub ttl_ms: u64,
     /// How much each node's boot clock gains in a million.
@@ -48,8 +59,55 @@ pub struct Plan {
 pub struct Planned {
     /// Milliseconds after the cluster first served.
     pub at_ms: u64,
+    /// From then on it lies in wait for this; none: it happens then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cue: Option<Cue>,
     /// What happens.
     pub fault: Fault,
+}
+
+/// What a fault lies in wait for: the moments between two steps of the protocol, which chance alone
+/// hardly ever hits. Each is about some node, which the fault befalls if it names none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cue {
+    /// A leadership made its first record; about its node.
+    Begins,
+    /// A leadership's first record is committed.
+    Serves,
+    /// A vow is durable; about who promised.
+    Promised,
+    /// The coordinator gave an epoch; about whom.
+    Elected,
+    /// A leader acknowledges by the old terms and by new ones.
+    Changes,
+    /// The coordinator has other rules; about the leader.
+    Ruled,
+    /// A follower took a record that is not durable yet.
+    Appended,
+    /// A follower's acknowledgement is on its way.
+    Acknowledged,
+    /// A leader whose first record is not committed was told that a follower has older ones that
+    /// are not applied.
+    Courted,
+    /// A follower began to fetch what it lacks.
+    Fetching,
+}
+
+impl Cue {
+    /// Each of them.
+    pub const ALL: [Cue; 10] = [
+        Cue::Begins,
+        Cue::Serves,
+        Cue::Promised,
+        Cue::Elected,
+        Cue::Changes,
+        Cue::Ruled,
+        Cue::Appended,
+        Cue::Acknowledged,
+        Cue::Courted,
+        Cue::Fetching,
+    ];
 }
 
 /// Something that goes wrong, or is mended. Nodes are numbers from 0.
@@ -90,6 +148,19 @@ pub enum Fault {
         /// Mended after this.
         ms: u64,
     },
+    /// A side of the cluster and the rest hear nothing of each other.
+    Split {
+        /// On that side; `None`: whoever leads then.
+        node: Option<usize>,
+        /// And these, one bit each.
+        others: u64,
+        /// The side does not reach the coordinator.
+        lonely: bool,
+        /// Mended after this.
+        ms: u64,
+    },
+    /// Whatever is cut between nodes is mended.
+    Heal,
     /// A node and the coordinator.
     CutCoordinator {
         /// Whose; `None`: whoever leads then. The ambassadors come after the nodes.
@@ -161,29 +232,45 @@ impl Plan {
         let mut rng = Rng::new(seed ^ 0x0070_6c61_6e00);
         let sync = rng.chance(700);
         let nodes = match (sync, rng.below(10)) {
-            (true, 0..6) => 3,
-            (true, 6..8) => 4,
-            (true, 8) => 5,
+            (true, 0..5) => 3,
+            (true, 5..7) => 4,
+            (true, 7..9) => 5,
             (true, _) => 2,
             (false, 0..3) => 2,
             (false, 3..8) => 3,
             (false, _) => 4,
         };
-        let voters = if nodes >= 5 && rng.chance(500) { 5 } else { nodes.min(3) };
+        let voters = match nodes {
+            5 if rng.chance(700) => 5,
+            4 if rng.chance(300) => 4,
+            _ => nodes.min(3),
+        };
+        let copies = rng.between(2, voters as u64);
+        let write_quorum = (sync && rng.chance(250)).then(|| u32::try_from(copies).unwrap_or(2));
+        let degrade = sync && rng.chance(150);
         let ttl_ms = [3000, 4000, 5000][rng.index(3)];
         // A lease's margin is a quarter of it; what may drift in async is far less.
         let drift: i64 = if sync { [0, 500, 50_000][rng.index(3)] } else { 500 };
         let drift_ppm = (0..nodes)
             .map(|_| i64::try_from(rng.below(2001)).unwrap_or(0) * drift / 1000 - drift)
             .collect();
-        let mut plan = Plan { seed, sync, nodes, voters, ttl_ms, drift_ppm, faults: Vec::new() };
+        let faults = Vec::new();
+        let mut plan =
+            Plan { seed, sync, nodes, voters, write_quorum, degrade, ttl_ms, drift_ppm, faults };
         let mut at_ms = 0;
-        let count = rng.between(4, 22);
-        for _ in 0..count {
+        let mut left = rng.between(4, 22);
+        while left > 0 {
             // Bursts: the interesting ones come in the middle of each other's consequences.
             at_ms += if rng.chance(600) { rng.between(0, 400) } else { rng.between(400, 4000) };
+            if rng.chance(150) {
+                at_ms = scenes::add(&mut plan, &mut rng, at_ms);
+                left = left.saturating_sub(4);
+                continue;
+            }
             let fault = plan.fault(&mut rng);
-            plan.faults.push(Planned { at_ms, fault });
+            let cue = rng.chance(60).then(|| Cue::ALL[rng.index(Cue::ALL.len())]);
+            plan.faults.push(Planned { at_ms, cue, fault });
+            left -= 1;
         }
         plan
     }
@@ -200,9 +287,13 @@ impl Plan {
                 let freeze = self.sync && rng.chance(300);
                 Fault::Pause { node, ms: rng.between(50, self.ttl_ms * 2), freeze }
             }
-            35..50 => {
+            35..45 => {
                 let to = if rng.chance(500) { None } else { Some(rng.index(self.nodes)) };
                 Fault::Cut { from: node, to, both: rng.chance(500), ms: rng.between(200, 9000) }
+            }
+            45..50 => {
+                let (others, lonely) = (rng.below(1 << self.nodes), rng.chance(500));
+                Fault::Split { node, others, lonely, ms: rng.between(200, 9000) }
             }
             50..58 => {
                 let node = if rng.chance(400) { Some(self.nodes) } else { node };
@@ -245,11 +336,18 @@ impl fmt::Display for Plan {
         let kind = if self.sync { "sync" } else { "async" };
         writeln!(
             f,
-            "seed {}: {kind}, {} nodes, {} voters, ttl {} ms, drift {:?} ppm",
-            self.seed, self.nodes, self.voters, self.ttl_ms, self.drift_ppm
+            "seed {}: {kind}, {} nodes, {} voters, write quorum {:?}{}, ttl {} ms, drift {:?} ppm",
+            self.seed,
+            self.nodes,
+            self.voters,
+            self.write_quorum,
+            if self.degrade { ", degrades" } else { "" },
+            self.ttl_ms,
+            self.drift_ppm
         )?;
-        for Planned { at_ms, fault } in &self.faults {
-            writeln!(f, "  +{at_ms:>6} ms {fault:?}")?;
+        for Planned { at_ms, cue, fault } in &self.faults {
+            let on = cue.map(|cue| format!("on {cue:?}: ")).unwrap_or_default();
+            writeln!(f, "  +{at_ms:>6} ms {on}{fault:?}")?;
         }
         Ok(())
     }

@@ -9,12 +9,13 @@ use mainstay_sync::position::{Epoch, Position, Seq, VolumeId};
 use mainstay_sync::replicate::plan::{self, PROTOCOL, Standing, Verdict};
 
 use super::follow::SERVICE;
+use super::plan::Cue;
 use super::session::{Message, Server};
 use super::wire::BEAT;
 use super::world::{Happening, World};
 
 /// Records that go out at once.
-const BATCH: usize = 24;
+const BATCH: u64 = 24;
 /// A copy is read in so many pieces.
 const PIECES: u64 = 4;
 
@@ -143,7 +144,9 @@ impl World {
             return;
         };
         if server.started && !std::mem::replace(&mut server.sending, true) {
-            let pause = Duration::from_micros(self.rng.between(10, 200));
+            // A bad network is also a narrow one.
+            let most = 200 + self.weather.delay_ms * 150;
+            let pause = Duration::from_micros(self.rng.between(10, most));
             self.later(pause, Happening::Send { session: id });
         }
     }
@@ -158,11 +161,12 @@ impl World {
 
     /// `send_records`: durable here or not, a follower need not wait for our disk.
     pub fn send_records(&mut self, id: u64) {
+        let batch = self.rng.between(1, BATCH);
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let Some(server) = &mut session.server else { return };
         server.sending = false;
         let disk = &self.nodes[session.leader].disk;
-        let records = disk.after(server.sent, BATCH).to_vec();
+        let records = disk.after(server.sent, batch).to_vec();
         let Some(last) = records.last() else { return };
         server.sent = last.head.seq;
         let more = server.sent < disk.head().seq;
@@ -206,6 +210,11 @@ impl World {
             process.tally.peer_durable(volume, epoch, durable);
         }
         self.report_soon(node);
+        let start = self.nodes[node].leadership().map_or(Seq(0), |leading| leading.start);
+        let applied = self.nodes[node].process.as_ref().map_or(Seq(0), |it| it.applied);
+        if applied < durable && durable < start {
+            self.cue(Cue::Courted, node);
+        }
         self.committed_moved(node);
         self.heard_follower(node);
     }

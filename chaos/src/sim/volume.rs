@@ -12,6 +12,7 @@ use mainstay_sync::position::{Epoch, Seq};
 use super::convert;
 use super::disk;
 use super::node::Promising;
+use super::plan::Cue;
 use super::world::{Happening, World};
 
 /// The runner's `RETRY_PARTS` for promises.
@@ -33,6 +34,9 @@ impl World {
         }
         at.disk.append(record);
         self.checks.appended(&self.nodes[node], made_here);
+        if !made_here {
+            self.cue(Cue::Appended, node);
+        }
         self.write_log(node);
         if mutant!("object-written-before-its-record") {
             self.apply_later(node);
@@ -146,6 +150,7 @@ impl World {
             lineage: convert::lineage(disk.lineage()),
         };
         self.tell(node, || format!("promised away epoch {through} at {position}"));
+        self.cue(Cue::Promised, node);
         self.report_now(node);
         self.machine(node, event);
     }

@@ -8,14 +8,15 @@ use std::time::Duration;
 
 use mainstay_election::coordinator::Revision;
 use mainstay_election::machine::Settings;
-use mainstay_election::values::Config;
+use mainstay_election::values::{Config, ConfigMark};
+use mainstay_election::view::View;
 use mainstay_sync::position::Epoch;
 
 use super::calls::{Reply, Request};
 use super::checks::Checks;
 use super::coordinator::Coordinator;
 use super::node::Node;
-use super::plan::{Fault, Plan};
+use super::plan::{Cue, Plan, Planned};
 use super::proxy::Proxy;
 use super::rng::Rng;
 use super::session::Session;
@@ -76,6 +77,8 @@ pub enum Happening {
     Boot { node: usize, life: u64 },
     /// The plan's next fault.
     Fault(usize),
+    /// What a fault waited for has happened, to that node.
+    Ambush { index: usize, node: usize },
     /// A wait of an ambassador's is over.
     Proxy { proxy: usize, at: Duration },
     /// A client comes to an ambassador.
@@ -156,7 +159,10 @@ pub struct World {
     pub steps: u64,
     /// Ids of calls, sessions, ops and clients.
     pub ids: u64,
+    /// Faults that lie in wait, and for what.
+    pub waiting: Vec<(Cue, usize)>,
     looked_at: Revision,
+    ruled: (u64, Option<ConfigMark>),
     restored: u32,
     queue: BinaryHeap<Entry>,
     order: u64,
@@ -188,7 +194,9 @@ impl World {
             trace: trace.then(Vec::new),
             steps: 0,
             ids: 0,
+            waiting: Vec::new(),
             looked_at: Revision(0),
+            ruled: (0, None),
             restored: 0,
             queue: BinaryHeap::new(),
             order: 0,
@@ -259,6 +267,7 @@ impl World {
             let view = self.coordinator.view();
             self.checks.coordinator(self.now, &view, self.restored, &self.nodes);
             self.tell_watches(revision);
+            self.cue_rules(&view);
             self.coordinator.back_up(self.now);
         }
         let up = self.coordinator.down_until.max(self.now);
@@ -280,6 +289,21 @@ impl World {
             }
         }
         self.check_proxies();
+    }
+
+    /// Whoever lies in wait for the coordinator's changes.
+    fn cue_rules(&mut self, view: &View) {
+        let epoch = view.epoch.as_ref().map_or(0, |taken| taken.value.epoch.0);
+        let rules = view.config.as_ref().map(|config| config.value.mark());
+        let before = std::mem::replace(&mut self.ruled, (epoch, rules));
+        let leader = view.leader.as_ref().map(|leader| &leader.value.node);
+        let at = self.nodes.iter().position(|node| Some(&node.name) == leader);
+        let Some(node) = at.filter(|_| !self.waiting.is_empty()) else { return };
+        if epoch > before.0 {
+            self.cue(Cue::Elected, node);
+        } else if rules != before.1 {
+            self.cue(Cue::Ruled, node);
+        }
     }
 
     fn happen(&mut self, what: Happening) {
@@ -323,6 +347,7 @@ impl World {
                 }
             }
             Happening::Fault(index) => self.fault(index),
+            Happening::Ambush { index, node } => self.befall(index, Some(node)),
             Happening::Proxy { proxy, at } => self.proxy_tick(proxy, at),
             Happening::Client { proxy } => self.client_comes(proxy),
         }
@@ -385,7 +410,7 @@ impl World {
 
     /// The plan's fault.
     #[must_use]
-    pub fn planned(&self, index: usize) -> Option<Fault> {
-        self.plan.faults.get(index).map(|planned| planned.fault.clone())
+    pub fn planned(&self, index: usize) -> Option<Planned> {
+        self.plan.faults.get(index).cloned()
     }
 }

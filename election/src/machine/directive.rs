@@ -53,8 +53,8 @@ pub enum Fall {
     Elected(Epoch),
     /// The leader's key is gone or not ours.
     KeyLost,
-    /// A replica promised to take nothing of this epoch before it began, or has records of a later
-    /// one.
+    /// A replica promised to take nothing of this epoch before it began or served anybody, or has
+    /// records of a later one.
     Outpromised(NodeName),
     /// The volume is no longer the one that was elected.
     VolumeChanged,

@@ -121,6 +121,18 @@ impl Machine {
             .next()
     }
 
+    /// Who promised this epoch away before it served anybody, for long enough that no election came
+    /// of it (sync). The start of an epoch may need that voter's copy, and a leadership goes on in
+    /// another epoch only once it is complete. So it ends, and the next epoch is past the promise.
+    fn outpromised(&self) -> Option<NodeName> {
+        let since = self.muted_since.filter(|_| !mutant!("waits-for-a-muted-voter"))?;
+        let report = self.report.as_ref()?;
+        let serves = report.ready && report.leading == self.leadership.epoch();
+        let over = self.now >= since + self.settings.suspect_after;
+        let open = self.view.as_ref().is_some_and(|view| self.election_is_open(view));
+        (over && !serves && !open).then(|| self.muted_voter().cloned()).flatten()
+    }
+
     /// The leader's key in the view, if this very process put it.
     pub(super) fn own_key(&self) -> Option<&Stored<Leader>> {
         let key = self.view.as_ref()?.leader.as_ref()?;
@@ -146,6 +158,9 @@ impl Machine {
         }
         let key_stands = self.own_key().is_some_and(|key| key.value.epoch == current.epoch);
         if current.by_quorum {
+            if let Some(node) = self.outpromised() {
+                return Some(Fall::Outpromised(node));
+            }
             // Gone with the lease or the coordinator's data, it is put again; a stranger's in this
             // epoch is somebody's hand.
             if view.leader.is_some() && !key_stands && taken == Some(current.epoch) {
