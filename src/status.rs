@@ -283,7 +283,7 @@ fn async_guarantee(
             let bytes = bytes.map(table::bytes_text);
             let span = ms.map(table::span_text);
             let both: Vec<_> = bytes.into_iter().chain(span).collect();
-            format!("who is more than {} behind may not take over", both.join(" or "))
+            format!("writes wait so that it is never more than {}", both.join(" or "))
         }
     };
     // The best of the heirs takes over.

@@ -20,6 +20,9 @@ mod ambassador;
 /// What a value stands for while a problem with it is already on the list.
 const UNUSED: &str = "";
 
+/// The least bound on lag, bytes: a few of the largest writes.
+const MAX_LAG_BYTES_MIN: u64 = 4 << 20;
+
 /// Reads a [`Document`] and remembers everything that is wrong on the way.
 struct Builder<'a> {
     document: &'a Document,
@@ -52,8 +55,8 @@ impl Document {
             },
             suspect_after: builder.defaulted(self.duration("suspect_after")),
             max_lag: MaxLag {
-                bytes: self.size("max_lag.bytes"),
-                ms: self.duration("max_lag.time").map(millis),
+                bytes: self.size("max_lag.bytes").filter(|bytes| *bytes > 0),
+                ms: self.duration("max_lag.time").map(millis).filter(|ms| *ms > 0),
             },
             peer: builder.peer(),
             api_listen: builder.socket("api.listen"),
@@ -228,6 +231,13 @@ impl<'a> Builder<'a> {
     /// What contradicts itself in sync durability.
     fn check_quorum(&mut self, config: &RunConfig) {
         if config.durability == Durability::Async {
+            if let Some(bytes) = config.max_lag.bytes.filter(|bytes| *bytes < MAX_LAG_BYTES_MIN) {
+                self.refuse(
+                    "max_lag.bytes",
+                    format!("`max_lag.bytes` is {bytes} bytes; a single write may have 1 MiB"),
+                    "use at least \"4MiB\", or 0 for no bound",
+                );
+            }
             return;
         }
         let voters = config.voters;

@@ -33,6 +33,8 @@ pub struct Situation {
     pub stored: Option<Arc<Config>>,
     /// What came of comparing its content with the leader's, the last time.
     pub verified: Option<Verification>,
+    /// Leading: what the service's writes wait for.
+    pub held_up: Option<String>,
     /// What it does, in a word or a sentence.
     pub state: String,
 }
@@ -89,10 +91,8 @@ impl Board {
     #[must_use]
     pub fn report(&self, volume: &Volume) -> Report {
         let situation = self.read();
-        let state = match volume.trouble() {
-            Some(trouble) => format!("{}; {trouble}", situation.state),
-            None => situation.state,
-        };
+        let notes = situation.held_up.into_iter().chain(volume.trouble());
+        let state = notes.fold(situation.state, |state, note| format!("{state}; {note}"));
         Report {
             volume: convert::volume(volume.id()),
             cluster: volume.cluster().map(convert::cluster),
