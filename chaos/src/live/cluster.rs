@@ -240,6 +240,16 @@ impl Cluster {
         Ok(())
     }
 
+    /// The running daemons, by node or as `ambassador`, each the root of its processes.
+    #[must_use]
+    pub fn pids(&self) -> Vec<(&str, i32)> {
+        let replicas = self.replicas.iter();
+        let mut pids: Vec<_> =
+            replicas.filter_map(|replica| Some((replica.node.as_str(), replica.pid()?))).collect();
+        pids.extend(self.ambassador.iter().map(|process| ("ambassador", process.pid())));
+        pids
+    }
+
     /// Where everything of this cluster is.
     #[must_use]
     pub fn folder(&self) -> &Path {

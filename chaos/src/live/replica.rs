@@ -161,6 +161,12 @@ listen = "{address}:{api_port}"
         self.process.as_mut()
     }
 
+    /// The daemon's pid, if it was started.
+    #[must_use]
+    pub fn pid(&self) -> Option<i32> {
+        self.process.as_ref().map(Process::pid)
+    }
+
     /// Whether a daemon was started here and not ended by the harness since.
     #[must_use]
     pub fn is_started(&self) -> bool {

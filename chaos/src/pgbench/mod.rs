@@ -1,31 +1,37 @@
-//! pgbench on plain Postgres, on the leader of three replicas, and through the ambassador: one
-//! run, one machine, one table.
+//! pgbench (TPC-B) on plain Postgres, on Postgres with its own synchronous replication, and on
+//! Mainstay in sync and in async durability: one run, one machine, tables of medians.
+//!
+//! All of them stand ready throughout, and take turns; each round begins with another one. Load
+//! and databases share the machine's cores: compare columns, not machines.
 #![allow(clippy::print_stdout, reason = "a command's output")]
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+mod cpu;
+mod postgres;
+
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::live::cluster::Plan;
-use crate::live::process::Process;
 use crate::live::service::postgres_bin;
-use crate::live::{Cluster, PATIENCE, Service, Status, ports, until};
+use crate::live::{Cluster, Service, Status};
+use cpu::{Root, Spent};
+use postgres::{Postgres, Replicated};
 
 /// What to run.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
     /// pgbench's scale: 100,000 accounts each
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 20)]
     pub scale: u32,
     /// Numbers of clients, one measurement each
-    #[arg(long, value_delimiter = ',', default_value = "1,4")]
+    #[arg(long, value_delimiter = ',', default_value = "1,8")]
     pub clients: Vec<u32>,
     /// Seconds of each measurement
     #[arg(long, default_value_t = 15)]
     pub seconds: u32,
-    /// How often each is measured; the table shows medians
+    /// How often each is measured; the tables show medians
     #[arg(long, default_value_t = 3)]
     pub rounds: usize,
     /// The mainstay binary
@@ -33,53 +39,122 @@ pub struct Options {
     pub binary: PathBuf,
 }
 
-/// Runs everything and prints the table.
+/// What is measured.
+struct Subject {
+    name: &'static str,
+    port: u16,
+    roots: Vec<Root>,
+}
+
+/// One measurement.
+#[derive(Clone, Debug)]
+struct Sample {
+    tps: f64,
+    /// Mean time of a transaction, milliseconds.
+    latency_ms: f64,
+    /// Processor time per transaction, microseconds, by part.
+    cpu_us: Vec<(&'static str, f64)>,
+}
+
+impl Sample {
+    fn cpu_total(&self) -> f64 {
+        self.cpu_us.iter().map(|(_, us)| us).sum()
+    }
+}
+
+/// Runs everything and prints the tables.
 ///
 /// # Errors
 /// A program is missing or failed.
 pub async fn run(options: &Options) -> Result<()> {
     let folder = tempfile::Builder::new().prefix("mainstay-pgbench-").tempdir()?;
-    let plain = Plain::start(folder.path()).await?;
-    initialise(plain.port, options.scale).await?;
-    let plan = Plan::new(options.binary.canonicalize()?, Service::Postgres);
-    let mut cluster = Cluster::start(&plan).await?;
-    let direct = cluster.leader().await?.service_port;
-    initialise(cluster.port, options.scale).await?;
-    cluster.quiet().await?;
-
-    println!("| clients | plain Postgres | three replicas, direct | through the ambassador |");
-    println!("|---|---|---|---|");
+    let plain = Postgres::start(folder.path(), "plain", &[]).await?;
+    let replicated = Replicated::start(folder.path()).await?;
+    let mut clusters = Vec::new();
+    for durability in ["sync", "async"] {
+        let mut plan = Plan::new(options.binary.canonicalize()?, Service::Postgres);
+        plan.durability = durability.to_owned();
+        clusters.push(Cluster::start(&plan).await?);
+    }
+    let [sync, r#async] = &mut clusters[..] else { unreachable!("two were started") };
+    let subjects = [
+        subject("plain", plain.port, vec![plain.root("postgres")]),
+        subject("Postgres ANY 1", replicated.primary.port, replicated.roots()),
+        subject("sync", sync.leader().await?.service_port, roots(sync).await?),
+        subject("sync, ambassador", sync.port, roots(sync).await?),
+        subject("async", r#async.leader().await?.service_port, roots(r#async).await?),
+        subject("async, ambassador", r#async.port, roots(r#async).await?),
+    ];
+    for port in [plain.port, replicated.primary.port, sync.port, r#async.port] {
+        initialise(port, options.scale).await?;
+    }
+    for cluster in [&*sync, &*r#async] {
+        cluster.quiet().await?;
+    }
     let mut lag = Lag::default();
+    println!(
+        "| clients | | tps | of plain | of Postgres ANY 1 | mean latency, ms | CPU per transaction, µs | of it |"
+    );
+    println!("|---:|---|---:|---:|---:|---:|---:|---|");
     for clients in &options.clients {
-        let targets = [plain.port, direct, cluster.port];
-        let mut tps = [const { Vec::new() }; 3];
-        for _ in 0..options.rounds {
-            for (port, results) in targets.iter().zip(&mut tps) {
-                let measured = measure(*port, *clients, options.seconds);
-                tokio::pin!(measured);
-                results.push(loop {
-                    tokio::select! {
-                        result = &mut measured => break result?,
-                        () = tokio::time::sleep(Duration::from_millis(500)) =>
-                            if let Ok(status) = cluster.status().await { lag.see(&status); },
-                    }
-                });
+        let mut samples = vec![Vec::new(); subjects.len()];
+        for round in 0..options.rounds {
+            for turn in 0..subjects.len() {
+                let which = (turn + round) % subjects.len();
+                let measured = measure(&subjects[which], *clients, options.seconds);
+                samples[which].push(lag.watch(r#async, measured).await?);
             }
         }
-        let [plain, direct, through] = tps.map(median);
-        println!(
-            "| {clients} | {plain:.0} tps | {direct:.0} tps ({:.0} %) | {through:.0} tps ({:.0} %) |",
-            100.0 * direct / plain,
-            100.0 * through / plain
-        );
+        let medians: Vec<Sample> = samples.into_iter().map(median).collect();
+        for (subject, median) in subjects.iter().zip(&medians) {
+            let parts = median.cpu_us.iter().map(|(part, us)| format!("{part} {us:.0}"));
+            println!(
+                "| {clients} | {} | {:.0} | {:.2} | {:.2} | {:.2} | {:.0} | {} |",
+                subject.name,
+                median.tps,
+                median.tps / medians[0].tps,
+                median.tps / medians[1].tps,
+                median.latency_ms,
+                median.cpu_total(),
+                parts.collect::<Vec<_>>().join(", "),
+            );
+        }
     }
-    println!("\nworst follower lag seen: {} ops, {} bytes, {} ms", lag.ops, lag.bytes, lag.ms);
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    println!(
+        "\nscale {}, {} rounds of {} s each; worst lag of an async follower seen: {} ops, {} bytes, \
+         {} ms; load at the end {}",
+        options.scale,
+        options.rounds,
+        options.seconds,
+        lag.ops,
+        lag.bytes,
+        lag.ms,
+        load.split(' ').next().unwrap_or("unknown"),
+    );
     Ok(())
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+fn subject(name: &'static str, port: u16, roots: Vec<Root>) -> Subject {
+    Subject { name, port, roots }
+}
+
+/// All daemons of a cluster, as what they are now.
+async fn roots(cluster: &mut Cluster) -> Result<Vec<Root>> {
+    let leader = cluster.leader().await?.node.clone();
+    let part = |name: &str| match name {
+        "ambassador" => "ambassador",
+        name if name == leader => "leader",
+        _ => "followers",
+    };
+    let root = |(name, pid): (&str, i32)| Root { pid, part: part(name), all_as_one: false };
+    Ok(cluster.pids().into_iter().map(root).collect())
+}
+
+/// The one in the middle by its speed.
+fn median(mut samples: Vec<Sample>) -> Sample {
+    samples.sort_by(|a, b| a.tps.total_cmp(&b.tps));
+    samples.swap_remove(samples.len() / 2)
 }
 
 #[derive(Debug, Default)]
@@ -90,6 +165,18 @@ struct Lag {
 }
 
 impl Lag {
+    /// Looks at the lag twice a second for as long as `measured` takes.
+    async fn watch<T>(&mut self, cluster: &Cluster, measured: impl Future<Output = T>) -> T {
+        tokio::pin!(measured);
+        loop {
+            tokio::select! {
+                result = &mut measured => return result,
+                () = tokio::time::sleep(Duration::from_millis(500)) =>
+                    if let Ok(status) = cluster.status().await { self.see(&status); },
+            }
+        }
+    }
+
     fn see(&mut self, status: &Status) {
         for lag in status.replicas.iter().filter_map(|replica| replica.lag) {
             self.ops = self.ops.max(lag.ops);
@@ -119,11 +206,29 @@ pub async fn keep_running(port: u16) {
     }
 }
 
-async fn measure(port: u16, clients: u32, seconds: u32) -> Result<f64> {
+async fn measure(subject: &Subject, clients: u32, seconds: u32) -> Result<Sample> {
+    let before = cpu::spent(&subject.roots);
     let (clients, seconds) = (clients.to_string(), seconds.to_string());
-    let output = pgbench(port, &["--client", &clients, "--time", &seconds, "--no-vacuum"]).await?;
-    let line = output.lines().find(|line| line.starts_with("tps = ")).context("no tps line")?;
-    Ok(line.split_whitespace().nth(2).context("no tps number")?.parse()?)
+    let options = ["--client", &clients, "--time", &seconds, "--no-vacuum"];
+    let output = pgbench(subject.port, &options).await?;
+    // Ended backends are counted with the one that waits for them; it has to have done so.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let spent = cpu::since(&before, &cpu::spent(&subject.roots));
+    let number = |start: &str, word: usize| -> Result<f64> {
+        let line = output.lines().find(|line| line.starts_with(start));
+        let line = line.with_context(|| format!("pgbench said no `{start}`:\n{output}"))?;
+        Ok(line.split_whitespace().nth(word).context("a number")?.parse()?)
+    };
+    let done = number("number of transactions actually processed:", 5)?;
+    Ok(Sample {
+        tps: number("tps = ", 2)?,
+        latency_ms: number("latency average = ", 3)?,
+        cpu_us: per_transaction(&spent, done),
+    })
+}
+
+fn per_transaction(spent: &Spent, transactions: f64) -> Vec<(&'static str, f64)> {
+    spent.iter().map(|(part, time)| (*part, time.as_secs_f64() * 1e6 / transactions)).collect()
 }
 
 async fn pgbench(port: u16, arguments: &[&str]) -> Result<String> {
@@ -136,48 +241,4 @@ async fn pgbench(port: u16, arguments: &[&str]) -> Result<String> {
         .await?;
     ensure!(output.status.success(), "pgbench: {}", String::from_utf8_lossy(&output.stderr));
     Ok(String::from_utf8(output.stdout)?)
-}
-
-/// Postgres on a plain directory of the same file system.
-struct Plain {
-    port: u16,
-    _process: Process,
-}
-
-impl Plain {
-    async fn start(folder: &Path) -> Result<Plain> {
-        use std::os::unix::fs::PermissionsExt;
-        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755))?;
-        let data = folder.join("data");
-        std::fs::create_dir(&data)?;
-        let bin = postgres_bin();
-        as_postgres("chown", &["postgres", &data.display().to_string()], false)?;
-        let initdb = bin.join("initdb").display().to_string();
-        let data = data.display().to_string();
-        let arguments = ["--auth=trust", "--username=postgres", "--data-checksums", "-D", &data];
-        as_postgres(&initdb, &arguments, true)?;
-        let port = ports::free()?;
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]);
-        command.arg(bin.join("postgres")).args(["-D", &data, "-p", &port.to_string()]);
-        command.args(["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="]);
-        command.args(["-c", "max_connections=300"]);
-        let process = Process::start("plain", &mut command, &folder.join("log"))?;
-        let step = Duration::from_millis(100);
-        until("plain Postgres", PATIENCE, step, async || {
-            crate::workload::Client::connect(Service::Postgres, port).await.ok()
-        })
-        .await?;
-        Ok(Plain { port, _process: process })
-    }
-}
-
-fn as_postgres(program: &str, arguments: &[&str], switch: bool) -> Result<()> {
-    let mut command = Command::new(if switch { "setpriv" } else { program });
-    if switch {
-        command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", program]);
-    }
-    let output = command.args(arguments).current_dir("/").output()?;
-    ensure!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(())
 }
