@@ -4,14 +4,63 @@
 //! even only in the long run: of 50 lasting connections one thread may well get 32, and all of
 //! those wait longer. So the thread that accepts passes a client on to one with clearly fewer.
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, EnterGuard, Handle};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::time::sleep;
+
+/// How late [`within`] may be.
+const TICK: Duration = Duration::from_millis(100);
+
+thread_local! {
+    static TICKS: RefCell<Option<Arc<Ticks>>> = const { RefCell::new(None) };
+}
+
+/// A thread's clock, which runs only while somebody wants it to.
+#[derive(Debug)]
+struct Ticks {
+    wanted: Notify,
+    ticked: watch::Sender<()>,
+}
+
+impl Ticks {
+    async fn run(&self) {
+        loop {
+            self.wanted.notified().await;
+            sleep(TICK).await;
+            self.ticked.send_replace(());
+        }
+    }
+}
+
+/// As `tokio::time::timeout`, up to a tick later, and without a timer of its own: each time that a
+/// thread's next timer changes costs a system call and another turn of its event loop, which shows
+/// when every connection does it. Only on a [`Worker`]'s thread.
+pub(crate) async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
+    let ticks = TICKS.with_borrow(Clone::clone);
+    let late = async {
+        let Some(ticks) = ticks else { return sleep(limit).await };
+        let began = Instant::now();
+        let mut ticked = ticks.ticked.subscribe();
+        while began.elapsed() < limit {
+            ticks.wanted.notify_one();
+            // The sender is in `ticks`.
+            let _ = ticked.changed().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        done = work => Some(done),
+        () = late => None,
+    }
+}
 
 /// A thread that runs tasks until it is dropped; tasks that are not done then are dropped too,
 /// and their sockets closed.
@@ -29,8 +78,15 @@ impl Worker {
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel::<()>();
         let thread = std::thread::Builder::new().name(name).spawn(move || {
-            // An error means that the sender was dropped: the same word.
-            let _ = runtime.block_on(stopped);
+            let ticks = Arc::new(Ticks { wanted: Notify::new(), ticked: watch::Sender::new(()) });
+            TICKS.set(Some(Arc::clone(&ticks)));
+            runtime.block_on(async {
+                tokio::select! {
+                    // An error means that the sender was dropped: the same word.
+                    _ = stopped => {}
+                    () = ticks.run() => {}
+                }
+            });
             // Not waiting for a name that is still being resolved.
             runtime.shutdown_background();
         })?;
@@ -118,6 +174,19 @@ mod tests {
             assert_eq!(passes_on(own, least), on, "{own} {least}");
         }
         assert!(!passes_on(1100, 1000) && passes_on(1200, 1000));
+    }
+
+    #[test]
+    fn what_takes_too_long_is_given_up_and_what_does_not_is_not() {
+        let worker = Worker::start("within".into()).expect("a thread");
+        let (told, hears) = std::sync::mpsc::channel();
+        worker.spawn(async move {
+            let never = within(TICK, std::future::pending::<()>()).await;
+            let soon = within(Duration::from_secs(3600), async { 7 }).await;
+            told.send((never, soon)).expect("it listens");
+        });
+        let patience = Duration::from_secs(60);
+        assert_eq!(hears.recv_timeout(patience).expect("in time"), (None, Some(7)));
     }
 
     #[test]
