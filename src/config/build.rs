@@ -15,6 +15,8 @@ use super::types::{
     RestartConfig, RunConfig, SecretText,
 };
 
+use crate::supervise::watchdog;
+
 mod ambassador;
 
 /// What a value stands for while a problem with it is already on the list.
@@ -58,6 +60,7 @@ impl Document {
                 bytes: self.size("max_lag.bytes").filter(|bytes| *bytes > 0),
                 ms: self.duration("max_lag.time").map(millis).filter(|ms| *ms > 0),
             },
+            watchdog: self.text("watchdog").map(PathBuf::from),
             peer: builder.peer(),
             api_listen: builder.socket("api.listen"),
             process: builder.process(),
@@ -75,6 +78,7 @@ impl Document {
         };
         builder.check_directories(&config);
         builder.check_quorum(&config);
+        builder.check_watchdog(&config);
         builder.done(config)
     }
 
@@ -263,6 +267,24 @@ impl<'a> Builder<'a> {
                 "suspect_after",
                 format!("`suspect_after` is {suspect:?}, not below `ttl`, {ttl:?}"),
                 &format!("use at most half of the ttl, {half:?}; the default is \"1s\""),
+            );
+        }
+    }
+
+    fn check_watchdog(&mut self, config: &RunConfig) {
+        // An eighth of the ttl is what is left to it; see `replica::run`.
+        let least = watchdog::TIMEOUT_MIN * 8;
+        if let Some(path) = &config.watchdog
+            && config.cluster.ttl < least
+        {
+            let path = path.display();
+            self.refuse(
+                "watchdog",
+                format!("`watchdog` is {path} and `ttl` is {:?}", config.cluster.ttl),
+                &format!(
+                    "a watchdog counts whole seconds: use a ttl of at least {least:?} with it, or \
+                     leave it out"
+                ),
             );
         }
     }

@@ -236,6 +236,12 @@ pub const SCHEMA: &[Key] = &[
         Some("32MiB"),
         "Bytes a second that a comparison may read.",
     ),
+    key(
+        "watchdog",
+        Kind::Path,
+        None,
+        "The machine's watchdog, /dev/watchdog: resets it if a deposed leader cannot be killed.",
+    ),
     key("tags.nofailover", Kind::Bool, Some("false"), "This node never takes over."),
     key(
         "tags.priority",
