@@ -67,7 +67,8 @@ fn postgres_survives_full_disks_and_new_nodes() {
         return;
     }
     let faults = [Kind::FillLeader, Kind::FillFollower, Kind::Replace, Kind::Switchover];
-    assert_clean(&options(2, 60, &faults));
+    let durability = Durability::Sync;
+    assert_clean(&Options { durability, ..options(2, 60, &faults) });
 }
 
 #[test]
@@ -85,7 +86,8 @@ fn a_file_store_survives_kills_and_a_failing_disk() {
         return;
     }
     let faults = [Kind::KillNode, Kind::KillService, Kind::FailDisk];
-    assert_clean(&Options { service: Service::Store, ..options(4, 45, &faults) });
+    let (service, durability) = (Service::Store, Durability::Sync);
+    assert_clean(&Options { service, durability, ..options(4, 45, &faults) });
 }
 
 #[test]
