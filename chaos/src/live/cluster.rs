@@ -15,7 +15,8 @@ use super::replica::{Replica, Shared};
 use super::service::Service;
 use super::status::Status;
 use super::{PATIENCE, until};
-use crate::world::{World, open_to_all};
+use crate::world::clock::ClockLibrary;
+use crate::world::{PREFIX, World, open_to_all};
 
 /// The host of the clients and of their ambassador, in a world.
 pub const CLIENT: &str = "client";
@@ -106,7 +107,9 @@ impl Cluster {
     /// # Errors
     /// A program is missing, or a folder cannot be made.
     pub async fn create(plan: &Plan) -> Result<Cluster> {
-        let folder = tempfile::Builder::new().prefix("mainstay-").tempdir()?;
+        // Named so that a sweep finds what is left if this process is killed.
+        let prefix = format!("{PREFIX}{}-loopback-", std::process::id());
+        let folder = tempfile::Builder::new().prefix(&prefix).tempdir()?;
         // The service's user must get through to its mount.
         open_to_all(folder.path())?;
         let path = folder.path().to_owned();
