@@ -82,6 +82,18 @@ fn redis_survives_kills_and_a_lost_etcd() {
 
 #[test]
 fn a_file_store_survives_kills_and_a_failing_disk() {
+#[test]
+fn mariadb_survives_kills_and_a_pause() {
+    let name = "mariadb_survives_kills_and_a_pause";
+    if !can_chaos(name) || !has(name, "/usr/sbin/mariadbd") || !has(name, "mariadb") {
+        return;
+    }
+    let faults = [Kind::KillNode, Kind::KillService, Kind::PauseNode];
+    let (service, durability) = (Service::MariaDb, Durability::Sync);
+    let report = assert_clean(&Options { service, durability, ..options(5, 45, &faults) });
+    assert!(report.reigns.len() > 1, "nobody was deposed: {:?}", report.reigns);
+}
+
     if !can_chaos("a_file_store_survives_kills_and_a_failing_disk") {
         return;
     }

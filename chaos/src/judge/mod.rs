@@ -7,6 +7,7 @@ pub mod appends;
 pub mod availability;
 mod cycles;
 pub mod leadership;
+pub mod registers;
 pub mod routes;
 
 use serde::Serialize;

@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use super::Options;
 use super::record::{Crowd, Present, answers};
 use crate::demo::checker;
-use crate::judge::{Finding, acknowledged, appends, leadership, routes};
+use crate::judge::{Finding, acknowledged, appends, leadership, registers, routes};
 use crate::live::Cluster;
 use crate::nemesis::Nemesis;
 use crate::report::Report;
@@ -27,6 +27,10 @@ pub(super) fn judge(report: &mut Report, history: &History, present: &Present, o
     }
     report.findings.push(leadership::check(&report.reigns));
     let answers = answers(history);
+    if let Some(ends) = &present.registers {
+        let uses = history.registers();
+        report.findings.push(registers::check(&uses, ends, promise, options.lease()));
+    }
     report.findings.push(routes::one_writer(&answers));
     report.findings.push(routes::cut(&answers, options.lease()));
     report.findings.push(routes::forwarded(&history.connections(), &answers, options.lease()));

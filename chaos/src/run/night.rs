@@ -25,9 +25,10 @@ pub struct Night {
 }
 
 /// Each run's service, coordination and number of replicas, in turn.
-const SETTINGS: [(Service, CoordinationName, usize); 6] = [
+const SETTINGS: [(Service, CoordinationName, usize); 7] = [
     (Service::Postgres, CoordinationName::Etcd, 3),
     (Service::Redis, CoordinationName::Etcd, 3),
+    (Service::MariaDb, CoordinationName::Etcd, 3),
     (Service::Store, CoordinationName::Etcd, 3),
     (Service::Postgres, CoordinationName::Etcd, 5),
     (Service::Redis, CoordinationName::Sqlite, 3),

@@ -62,7 +62,7 @@ pub struct Options {
     /// Which faults, with commas between; all that are always made, if it is not said
     #[arg(long, value_delimiter = ',')]
     pub faults: Vec<Kind>,
-    /// postgres, redis or files
+    /// postgres, redis, mariadb or files
     #[arg(long, default_value = "postgres")]
     pub service: Service,
     /// How many replicas

@@ -16,6 +16,7 @@ use crate::observe::{from_coordinator, from_samples};
 use crate::report::{Point, Report};
 use crate::workload::appends::Appenders;
 use crate::workload::{History, Outcome, Way, Writers};
+use crate::workload::registers::Registers;
 
 /// How many clients connect to each node itself.
 const DIRECT_CLIENTS: usize = 6;
@@ -26,6 +27,7 @@ pub(super) struct Crowd {
     writers: Writers,
     appenders: Option<Appenders>,
 }
+    registers: Option<Registers>,
 
 /// What readers found at the end.
 #[derive(Debug)]
@@ -33,6 +35,7 @@ pub(super) struct Present {
     pub writes: Vec<(u32, u64)>,
     pub lists: Option<Lists>,
 }
+    pub registers: Option<Vec<(u32, u64)>>,
 
 impl Crowd {
     pub async fn start(cluster: &Cluster, options: &Options, history: &History) -> Result<Crowd> {
@@ -50,7 +53,13 @@ impl Crowd {
             }
             _ => None,
         };
-        Ok(Crowd { writers, appenders })
+        let registers = match options.service {
+            Service::Redis | Service::MariaDb => {
+                Some(Registers::start(options.service, entrance, history))
+            }
+            Service::Postgres | Service::Store | Service::Files => None,
+        };
+        Ok(Crowd { writers, appenders, registers })
     }
 
     pub async fn advance(&self, count: usize) -> Result<()> {
@@ -63,10 +72,14 @@ impl Crowd {
             None => None,
         };
         let (_, writes) = self.writers.finish().await?;
-        Ok(Present { writes, lists })
+        Ok(Present { writes, lists, registers })
     }
 }
 
+        let registers = match self.registers {
+            Some(registers) => Some(registers.finish().await?),
+            None => None,
+        };
 /// Every answer that clients got to what they wrote.
 pub(super) fn answers(history: &History) -> Vec<Answer> {
     let writes = history.writes().into_iter().filter_map(|write| {
