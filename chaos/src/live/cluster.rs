@@ -47,6 +47,8 @@ pub struct Plan {
     pub durability: String,
     /// On hosts: whether the disks can be made to fail and to be slow.
     pub disks_can_fail: bool,
+    /// On hosts: whether the nodes' clocks can be set.
+    pub clocks_can_jump: bool,
     /// More top-level lines of every node's configuration.
     pub extra: String,
 }
@@ -63,6 +65,7 @@ impl Plan {
             ttl: "5s".to_owned(),
             durability: "async".to_owned(),
             disks_can_fail: false,
+            clocks_can_jump: false,
             extra: String::new(),
         }
     }
@@ -164,6 +167,12 @@ impl Cluster {
             extra: plan.extra.clone(),
         };
         let entrance = place(CLIENT)?;
+        if let Some(world) = world.as_ref().filter(|_| plan.clocks_can_jump) {
+            let library = ClockLibrary::build(&folder)?;
+            for name in ('a'..='z').take(plan.replicas) {
+                world.host(&name.to_string())?.give_clock(&library)?;
+            }
+        }
         let mut cluster = Cluster {
             replicas: Vec::new(),
             port: entrance.port(6432)?,

@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::{Done, Nemesis, Undo};
+use super::bound::{START, Terms};
+use super::{Done, Kind, Nemesis, Undo};
 use crate::live::Cluster;
 use crate::world::image::Image;
 
@@ -94,4 +95,17 @@ fn fill(nemesis: &mut Nemesis, node: String) -> Result<Done> {
 /// A node's disk.
 pub(super) fn image<'a>(cluster: &'a mut Cluster, node: &str) -> Result<&'a Image> {
     cluster.node(node)?.image().context("faults need a cluster in a world")
+}
+
+/// A service that is told that there is no room stops or ends, and nobody deposes a leader for that:
+/// it goes on when there is room again. A disk that fails ends its leader's work. A slow one lets
+/// through some writes all the time, each after a dozen slow requests of its file system's journal.
+/// Followers' disks stand in nobody's way.
+pub(super) fn stands_still(kind: Kind, terms: &Terms) -> Duration {
+    match kind {
+        Kind::FillLeader => terms.lasted + terms.failover(),
+        Kind::FailDisk => terms.failover(),
+        Kind::SlowDisk => 12 * DELAY + START,
+        _ => Duration::ZERO,
+    }
 }

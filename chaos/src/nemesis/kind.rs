@@ -18,6 +18,7 @@ pub enum Kind {
     PauseDaemon,
     PauseService,
     PauseNode,
+    PauseGuards,
     CutFollowers,
     CutCoordinator,
     CutAll,
@@ -33,6 +34,7 @@ pub enum Kind {
     FailDisk,
     SlowDisk,
     FlipByte,
+    JumpClock,
     Restart,
     Replace,
     Roll,
@@ -57,7 +59,7 @@ const fn row(kind: Kind, name: &'static str, lasts: (u64, u64), says: &'static s
     Row { kind, name, lasts, is_alone: false, needs_etcd: false, is_asked_for: false, says }
 }
 
-const ROWS: [Row; 27] = [
+const ROWS: [Row; 29] = [
     row(Kind::KillDaemon, "kill-daemon", (5, 12), "the leader's daemon is killed"),
     row(Kind::KillService, "kill-service", (3, 6), "the service's main process is killed"),
     row(Kind::KillNode, "kill-node", (8, 15), "all of the leader's node is killed at once"),
@@ -69,6 +71,15 @@ const ROWS: [Row; 27] = [
     row(Kind::PauseDaemon, "pause-daemon", (1, 20), "the leader's daemon is stopped"),
     row(Kind::PauseService, "pause-service", (1, 8), "the service's processes are stopped"),
     row(Kind::PauseNode, "pause-node", (1, 20), "all of the leader's node is stopped"),
+    Row {
+        is_asked_for: true,
+        ..row(
+            Kind::PauseGuards,
+            "pause-guards",
+            (8, 14),
+            "the leader's daemon and its fencer are stopped; the daemon goes on first",
+        )
+    },
     row(Kind::CutFollowers, "cut-followers", (5, 15), "the leader and its followers are cut apart"),
     Row {
         needs_etcd: true,
@@ -102,6 +113,7 @@ const ROWS: [Row; 27] = [
         is_asked_for: true,
         ..row(Kind::FlipByte, "flip-byte", (1, 2), "a byte of a follower's copy is changed")
     },
+    row(Kind::JumpClock, "jump-clock", (5, 15), "a node's time of day is wrong by up to ten days"),
     row(Kind::Restart, "restart", (1, 3), "a daemon is stopped and started, as for an upgrade"),
     Row {
         is_alone: true,
@@ -159,6 +171,17 @@ impl Kind {
     #[must_use]
     pub fn needs_layer(self) -> bool {
         matches!(self, Kind::FailDisk | Kind::SlowDisk)
+    }
+
+    /// Whether it keeps an answer that was given from its client for a while: on a link that is cut,
+    /// or in a service that is stopped between hearing that a write is safe and saying so.
+    #[must_use]
+    pub fn delays_answers(self) -> bool {
+        match self {
+            Kind::PauseService | Kind::PauseNode => true,
+            Kind::CutAll | Kind::CutOutgoing | Kind::CutIncoming | Kind::SlowLink => true,
+            _ => false,
+        }
     }
 
     /// Whether it needs a real etcd.

@@ -11,7 +11,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use rustix::process::Signal;
 
-use super::{Done, Nemesis, Undo};
+use super::bound::{START, Terms};
+use super::{Done, Kind, Nemesis, Undo};
 use crate::live::until;
 use crate::observe::metrics::is_healthy;
 
@@ -77,4 +78,13 @@ pub(super) async fn switchover(nemesis: &mut Nemesis) -> Result<Done> {
         }
     });
     Ok(Done::to(node, Undo::Nothing))
+}
+
+/// What is planned takes no longer than what is not; one that was replaced may have led. A service that
+/// is stopped in order is given the time for it that a start takes.
+pub(super) fn stands_still(kind: Kind, terms: &Terms) -> Duration {
+    match kind {
+        Kind::Switchover => 2 * START,
+        _ => START + terms.failover(),
+    }
 }

@@ -69,6 +69,8 @@ pub struct Fault {
     pub overlaps: bool,
     /// The longest time without an acknowledged write, from its begin until things settled.
     pub pause: Option<Duration>,
+    /// How long that may be, a busy machine's share included.
+    pub bound: Option<Duration>,
     /// From its having been done to the next acknowledged write.
     pub next: Option<Duration>,
 }
@@ -84,7 +86,18 @@ impl Fault {
         until: Option<Duration>,
         skipped: Option<String>,
     ) -> Fault {
-        Fault { kind, on, at, done, until, skipped, overlaps: false, pause: None, next: None }
+        Fault {
+            kind,
+            on,
+            at,
+            done,
+            until,
+            skipped,
+            overlaps: false,
+            pause: None,
+            bound: None,
+            next: None,
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! The end of a run: the world is healed, everything must come back, and all is judged.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 
 use super::Options;
@@ -25,15 +27,25 @@ pub(super) fn judge(report: &mut Report, history: &History, present: &Present, o
     if let Some(lists) = &present.lists {
         report.findings.push(appends::check(&history.transactions(), lists, promise));
     }
-    report.findings.push(leadership::check(&report.reigns));
-    let answers = answers(history);
     if let Some(ends) = &present.registers {
         let uses = history.registers();
         report.findings.push(registers::check(&uses, ends, promise, options.lease()));
     }
+    report.findings.push(leadership::check(&report.reigns));
+    let answers = answers(history);
     report.findings.push(routes::one_writer(&answers));
+    report.findings.push(routes::gated(&answers, &delayed(report), LATE));
     report.findings.push(routes::cut(&answers, options.lease()));
     report.findings.push(routes::forwarded(&history.connections(), &answers, options.lease()));
+}
+
+/// How late an answer may come to its client on a busy machine, if nothing delays it on purpose.
+const LATE: Duration = Duration::from_secs(1);
+
+/// When answers may have been on their way for long.
+fn delayed(report: &Report) -> Vec<(Duration, Duration)> {
+    let faults = report.faults.iter().filter(|fault| fault.kind.delays_answers());
+    faults.map(|fault| (fault.at, fault.until.unwrap_or(Duration::MAX))).collect()
 }
 
 /// What is on the disks.

@@ -49,6 +49,7 @@ fn cluster_plan(options: &Options) -> Result<Plan> {
     plan.coordination = options.coordination.into();
     plan.ttl = options.ttl.clone();
     plan.durability = options.durability.to_string();
+    plan.clocks_can_jump = options.kinds().contains(&Kind::JumpClock);
     plan.disks_can_fail = options.kinds().into_iter().any(Kind::needs_layer);
     plan.extra = format!("voters = {}", options.replicas);
     Ok(plan)

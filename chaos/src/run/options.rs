@@ -80,6 +80,9 @@ pub struct Options {
     /// Quiet time between faults; three ttl, if it is not said
     #[arg(long, value_parser = span)]
     pub calm: Option<Duration>,
+    /// What a busy machine may add to how long writes stand still by a fault
+    #[arg(long, default_value = "10s", value_parser = span)]
+    pub patience: Duration,
     /// How many clients write
     #[arg(long, default_value_t = 4)]
     pub clients: u32,
@@ -155,6 +158,7 @@ impl Options {
         if let Some(calm) = self.calm {
             text.push_str(&format!(" --calm {}ms", calm.as_millis()));
         }
+        text.push_str(&format!(" --patience {}ms", self.patience.as_millis()));
         text
     }
 }

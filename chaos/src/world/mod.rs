@@ -8,6 +8,7 @@
 //! cgroups, mounts. All of them carry this process' pid in their names. Dropping a [`World`] takes
 //! them away; what a killed process left is taken away by the next one that starts, or by `chaos sweep`.
 
+pub mod clock;
 pub mod faulty;
 pub mod group;
 pub mod host;
