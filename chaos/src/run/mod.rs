@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::judge::Promise;
 use crate::live::cluster::Plan;
 use crate::live::{Cluster, Coordination, Service};
 use crate::nemesis::plan::plan;
@@ -51,7 +52,8 @@ fn cluster_plan(options: &Options) -> Result<Plan> {
     plan.durability = options.durability.to_string();
     plan.clocks_can_jump = options.kinds().contains(&Kind::JumpClock);
     plan.disks_can_fail = options.kinds().into_iter().any(Kind::needs_layer);
-    plan.extra = format!("voters = {}", options.replicas);
+    let max_lag = options.max_lag.as_millis();
+    plan.extra = format!("voters = {}\nmax_lag = {{ time = \"{max_lag}ms\" }}", options.replicas);
     Ok(plan)
 }
 
@@ -94,6 +96,9 @@ async fn run_in(world: World, plan_of_cluster: &Plan, options: &Options) -> Resu
     let present = crowd.finish().await?;
     record::fill(&mut report, &history, writing_until, watch.as_ref(), &samples, options);
     end::judge(&mut report, &history, &present, options);
+    if options.promise() == Promise::Async {
+        end::judge_losses(&mut report, &history, &present, watch.as_ref(), &cluster, options)?;
+    }
     end::inspect(&mut report, &mut cluster, options).await;
     report.keep_logs(&cluster);
     Ok(report)

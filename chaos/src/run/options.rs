@@ -71,6 +71,9 @@ pub struct Options {
     /// What an acknowledged write is worth
     #[arg(long, value_enum, default_value = "async")]
     pub durability: Durability,
+    /// In async: how far behind a follower may be and take over, and so how much a failover may lose
+    #[arg(long, default_value = "10s", value_parser = span)]
+    pub max_lag: Duration,
     /// Through what the replicas agree
     #[arg(long, value_enum, default_value = "etcd")]
     pub coordination: CoordinationName,
@@ -159,6 +162,7 @@ impl Options {
             text.push_str(&format!(" --calm {}ms", calm.as_millis()));
         }
         text.push_str(&format!(" --patience {}ms", self.patience.as_millis()));
+        text.push_str(&format!(" --max-lag {}ms", self.max_lag.as_millis()));
         text
     }
 }
