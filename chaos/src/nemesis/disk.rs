@@ -10,6 +10,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -60,7 +61,16 @@ pub(super) fn mend(nemesis: &mut Nemesis, node: &str) -> Result<()> {
     image.mend()
 }
 
-/// One in the largest file of a follower's copy.
+/// What the service has not written for so long it is not about to write: what is changed there stays
+/// changed until somebody looks.
+const AT_REST: Duration = Duration::from_secs(10);
+
+/// Comparing all contents takes a while on a busy machine.
+const VERIFY_PATIENCE: Duration = Duration::from_secs(120);
+
+/// One in a file at rest of a follower's copy; then all contents are compared, as an operator has them
+/// compared now and then. That it was found and mended shows at the run's end, when all replicas must
+/// hold the same.
 pub(super) async fn flip_byte(nemesis: &mut Nemesis, choice: u64) -> Result<Done> {
     let follower = nemesis.follower(choice).await?;
     let node = follower.node.clone();
@@ -72,18 +82,27 @@ pub(super) async fn flip_byte(nemesis: &mut Nemesis, choice: u64) -> Result<Done
                 entry.and_then(|entry| Ok((entry.path(), entry.metadata()?)))?;
             if metadata.is_dir() {
                 folders.push(entry);
-            } else {
-                objects.push((metadata.len(), entry));
+            } else if metadata.len() > 0 && metadata.modified()?.elapsed()? > AT_REST {
+                objects.push((entry, metadata.len()));
             }
         }
     }
-    let (length, path) = objects.into_iter().max().context("the follower has no objects")?;
-    let file = File::options().read(true).write(true).open(&path)?;
-    let offset = choice % length.max(1);
+    // In an order that does not hang on the disk's.
+    objects.sort();
+    let count = u64::try_from(objects.len())?.max(1);
+    let chosen = objects.get(usize::try_from(choice % count)?);
+    let (path, length) = chosen.context("nothing of the follower's is at rest")?;
+    let file = File::options().read(true).write(true).open(path)?;
+    let offset = choice / count % length;
     let mut byte = [0];
     file.read_exact_at(&mut byte, offset)?;
     file.write_all_at(&[byte[0] ^ 0x10], offset)?;
     file.sync_all()?;
+    let mut verify = tokio::process::Command::from(follower.mainstay(&["verify"]));
+    let verify = verify.stdin(Stdio::null()).kill_on_drop(true).output();
+    let output = tokio::time::timeout(VERIFY_PATIENCE, verify).await;
+    let output = output.context("mainstay verify came to no end")??;
+    tracing::info!(said = %String::from_utf8_lossy(&output.stdout), "compared");
     Ok(Done::to(node, Undo::Nothing))
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// What can be done to a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -49,7 +49,7 @@ struct Row {
     /// It may take the only other copy, or everything at once: nothing else goes on beside it.
     is_alone: bool,
     needs_etcd: bool,
-    /// It is not made unless it is asked for: not everything that it needs is built.
+    /// It is not made unless it is asked for: no machine does that by itself.
     is_asked_for: bool,
     /// For a person who reads the report.
     says: &'static str,
@@ -101,7 +101,6 @@ const ROWS: [Row; 29] = [
     Row {
         is_alone: true,
         needs_etcd: true,
-        is_asked_for: true,
         ..row(Kind::WipeEtcd, "wipe-etcd", (1, 2), "etcd loses everything that it held")
     },
     row(Kind::FillLeader, "fill-leader", (4, 10), "the leader's disk is full"),
@@ -110,8 +109,12 @@ const ROWS: [Row; 29] = [
     row(Kind::SlowDisk, "slow-disk", (5, 15), "the leader's disk takes 50 ms for each request"),
     Row {
         is_alone: true,
-        is_asked_for: true,
-        ..row(Kind::FlipByte, "flip-byte", (1, 2), "a byte of a follower's copy is changed")
+        ..row(
+            Kind::FlipByte,
+            "flip-byte",
+            (1, 2),
+            "a byte of a follower's copy is changed, and all are compared",
+        )
     },
     row(Kind::JumpClock, "jump-clock", (5, 15), "a node's time of day is wrong by up to ten days"),
     row(Kind::Restart, "restart", (1, 3), "a daemon is stopped and started, as for an upgrade"),
@@ -177,11 +180,9 @@ impl Kind {
     /// or in a service that is stopped between hearing that a write is safe and saying so.
     #[must_use]
     pub fn delays_answers(self) -> bool {
-        match self {
-            Kind::PauseService | Kind::PauseNode => true,
-            Kind::CutAll | Kind::CutOutgoing | Kind::CutIncoming | Kind::SlowLink => true,
-            _ => false,
-        }
+        let pauses = matches!(self, Kind::PauseService | Kind::PauseNode);
+        let cuts = matches!(self, Kind::CutAll | Kind::CutOutgoing | Kind::CutIncoming);
+        pauses || cuts || self == Kind::SlowLink
     }
 
     /// Whether it needs a real etcd.
@@ -200,6 +201,12 @@ impl fmt::Display for Kind {
 impl Serialize for Kind {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for Kind {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Kind, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 

@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use tokio::task::JoinHandle;
 
 use crate::live::process::is_alive;
 use crate::live::{Cluster, Replica, until};
@@ -38,6 +39,8 @@ const RESTART_AFTER: Duration = Duration::from_secs(1);
 pub enum Undo {
     /// It is over by itself.
     Nothing,
+    /// It is over when this is.
+    Wait(JoinHandle<()>),
     /// Lets the nodes be started again.
     Release(Vec<String>),
     /// Lets these processes go on.
@@ -62,6 +65,17 @@ pub enum Undo {
     Empty(String),
     /// Sets a node's clock right.
     SetClock(String),
+}
+
+impl Undo {
+    /// Whether it can be done now; else later.
+    #[must_use]
+    pub fn is_due(&self) -> bool {
+        match self {
+            Undo::Wait(task) => task.is_finished(),
+            _ => true,
+        }
+    }
 }
 
 /// What was done, for the report.
@@ -142,7 +156,7 @@ impl Nemesis {
     /// The machine refused.
     pub fn undo(&mut self, undo: Undo) -> Result<()> {
         match undo {
-            Undo::Nothing => Ok(()),
+            Undo::Nothing | Undo::Wait(_) => Ok(()),
             Undo::Release(nodes) => {
                 for node in nodes {
                     self.release(&node);

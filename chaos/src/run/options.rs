@@ -69,7 +69,7 @@ pub struct Options {
     #[arg(long, default_value_t = 3)]
     pub replicas: usize,
     /// What an acknowledged write is worth
-    #[arg(long, value_enum, default_value = "async")]
+    #[arg(long, value_enum, default_value = "sync")]
     pub durability: Durability,
     /// In async: how far behind a follower may be and take over, and so how much a failover may lose
     #[arg(long, default_value = "10s", value_parser = span)]
