@@ -203,15 +203,23 @@ impl Cluster {
     /// # Errors
     /// Something did not come up.
     pub async fn start_all(mut self, service: Service) -> Result<Cluster> {
-        let cluster = &mut self;
-        for replica in &mut cluster.replicas {
+        self.launch(service)?;
+        self.serving().await?;
+        Ok(self)
+    }
+
+    /// Starts everything, and waits for nothing.
+    ///
+    /// # Errors
+    /// The binary cannot be run.
+    pub fn launch(&mut self, service: Service) -> Result<()> {
+        for replica in &mut self.replicas {
             replica.start()?;
         }
         if service != Service::Files {
-            cluster.start_ambassador()?;
+            self.start_ambassador()?;
         }
-        cluster.serving().await?;
-        Ok(self)
+        Ok(())
     }
 
     /// Adds one more node, not started.

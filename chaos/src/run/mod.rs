@@ -58,9 +58,14 @@ fn cluster_plan(options: &Options) -> Result<Plan> {
 }
 
 async fn run_in(world: World, plan_of_cluster: &Plan, options: &Options) -> Result<Report> {
-    let cluster = Cluster::create_in(world, plan_of_cluster).await?;
-    let cluster = cluster.start_all(options.service).await?;
-    cluster.whole().await?;
+    let mut cluster = Cluster::create_in(world, plan_of_cluster).await?;
+    cluster.launch(options.service)?;
+    // On a starved machine a daemon may be late for its own lease, and is ended for it, before
+    // anything was done to it: somebody must start it again from the beginning.
+    let mut nemesis = Nemesis::new(cluster);
+    let up = nemesis.whole().await;
+    up.with_context(|| nemesis.cluster.last_words())?;
+    let cluster = &nemesis.cluster;
     let history = History::default();
     let watch = cluster.etcd.as_ref().map(|etcd| {
         let address = etcd.address();
@@ -69,12 +74,11 @@ async fn run_in(world: World, plan_of_cluster: &Plan, options: &Options) -> Resu
     let nodes: Vec<_> =
         cluster.replicas.iter().map(|replica| (replica.node.clone(), replica.api())).collect();
     let samples = Samples::start(&nodes, &history);
-    let crowd = Crowd::start(&cluster, options, &history).await?;
+    let crowd = Crowd::start(cluster, options, &history).await?;
     crowd.advance(20).await?;
 
     let kinds = options.kinds();
     let planned = plan(options.seed, options.duration, &kinds, options.calm());
-    let mut nemesis = Nemesis::new(cluster);
     let faults =
         faults::play(&mut nemesis, &planned, options.duration, &history, watch.as_ref()).await?;
     let healed = history.now();
