@@ -138,6 +138,10 @@ pub(super) fn fill(
         let until = fault.until.unwrap_or(fault.done) + settle;
         let others = spans.iter().enumerate().filter(|(other, _)| *other != index);
         fault.overlaps = others.into_iter().any(|(_, (at, to))| *at < until && fault.at < *to);
+        // Where nothing was acknowledged since the one before was undone, writes stand still for that.
+        let before = spans.iter().filter(|(_, to)| *to <= fault.at).map(|(_, to)| *to).max();
+        let since = before.and_then(|before| next_after(&acknowledged, before).map(|d| before + d));
+        fault.overlaps |= before.is_some() && since.is_none_or(|since| since >= fault.at);
     }
     report.parts(&changes, &acknowledged);
     let pauses: Vec<_> = report.faults.iter().filter_map(measured).collect();
