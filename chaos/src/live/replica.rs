@@ -275,6 +275,22 @@ listen = "{address}:{api_port}"
         self.folder.join("log")
     }
 
+    /// What lost here and was set aside, as the manifests say it.
+    ///
+    /// # Errors
+    /// A manifest cannot be read.
+    pub fn set_aside(&self) -> Result<Vec<serde_json::Value>> {
+        let folder = self.state().join("quarantine");
+        let mut manifests = Vec::new();
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path().join("manifest.json");
+            if path.exists() {
+                manifests.push(serde_json::from_slice(&std::fs::read(&path)?)?);
+            }
+        }
+        Ok(manifests)
+    }
+
     /// Writes the volume's plain files to `target`. The daemon must be down.
     ///
     /// # Errors
