@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use mainstay_election::machine::{Moment, Report};
-use mainstay_election::values::{Config, Epoch, Lag, Member, Terms, Verification};
+use mainstay_election::values::{Config, Epoch, Lag, Member, Progress, Terms, Verification};
 use mainstay_sync::volume::Volume;
 use tokio::sync::watch;
 
@@ -35,6 +35,8 @@ pub struct Situation {
     pub verified: Option<Verification>,
     /// Leading: what the service's writes wait for.
     pub held_up: Option<String>,
+    /// What it is busy with, if that takes long.
+    pub progress: Option<Progress>,
     /// What it does, in a word or a sentence.
     pub state: String,
 }
@@ -112,6 +114,7 @@ impl Board {
             covered: situation.covered,
             stored: situation.stored,
             verified: situation.verified,
+            progress: situation.progress,
             state,
         }
     }

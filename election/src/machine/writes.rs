@@ -348,7 +348,8 @@ impl Machine {
             quorum_lost_ms: self
                 .quorum_lost()
                 .map(|lost| u64::try_from(lost.as_millis()).unwrap_or(u64::MAX)),
-            verified: report.verified,
+            verified: report.verified.clone(),
+            progress: report.progress,
             time: self.wall,
             version: self.identity.version.clone(),
             tags: Tags { nofailover, ..self.identity.tags },

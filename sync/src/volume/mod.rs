@@ -142,6 +142,12 @@ impl Volume {
         }
     }
 
+    /// Makes it belong to no cluster: it is to found one.
+    pub(crate) fn forget_cluster(&self) -> Result<(), VolumeError> {
+        let mut vow = self.vow();
+        self.store_vow(&mut vow, |vow| vow.cluster = None)
+    }
+
     /// The newest cluster config that this replica saw, as it was given.
     #[must_use]
     pub fn config(&self) -> Option<Vec<u8>> {
