@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the build, the demo and the tests need, through apt where it may, and else says
-# what is missing. Arguments: which groups are wanted (build, demo, etcd, redis, chaos, test).
+# what is missing. Arguments: which groups are wanted (build, demo, etcd, redis, mariadb, chaos, test).
 set -euo pipefail
 
 missing=()
@@ -29,6 +29,7 @@ for group in "$@"; do
       ;;
     etcd) need etcd-server etcd; need etcd-client etcdctl ;;
     redis) need redis-server redis-server; need redis-tools redis-cli ;;
+    mariadb) need mariadb-server mariadbd /usr/sbin/mariadbd; need mariadb-client mariadb-check ;;
     chaos) need iproute2 ip; need nftables nft /usr/sbin/nft; need e2fsprogs mkfs.ext4 /usr/sbin/mkfs.ext4 ;;
     test) need iproute2 ip; need procps pgrep; need attr setfattr ;;
     *) echo "packages.sh: unknown group $group" >&2; exit 2 ;;

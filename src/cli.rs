@@ -17,6 +17,7 @@ use crate::telemetry;
 
 mod actions;
 mod arguments;
+mod bars;
 mod complaint;
 mod config_commands;
 mod emergency;

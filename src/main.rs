@@ -12,7 +12,9 @@ fn main() -> ExitCode {
     let mut words = std::env::args().skip(1);
     match (words.next().as_deref(), words.next()) {
         (Some(supervise::INIT_COMMAND), Some(spec)) => return supervise::run_init(&spec),
-        (Some(supervise::FENCER_COMMAND), Some(daemon)) => return supervise::run_fencer(&daemon),
+        (Some(supervise::FENCER_COMMAND), Some(daemon)) => {
+            return supervise::run_fencer(&daemon, &words.collect::<Vec<_>>());
+        }
         _ => {}
     }
     if let Some(code) = supervise::as_first_process() {

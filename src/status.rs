@@ -6,13 +6,14 @@
 use std::time::Duration;
 
 use mainstay_election::values::{
-    Config, Durability, Lag, Member, Replica, Request, Role, Seq, UnixMs, Verification,
+    Config, Durability, Lag, Member, Progress, Replica, Request, Role, Seq, UnixMs, Verification,
 };
 use mainstay_election::view::View;
 use serde::Serialize;
 
 use crate::when;
 
+pub(crate) mod progress;
 mod sync;
 mod table;
 pub(crate) mod verified;
@@ -65,6 +66,9 @@ pub struct Report {
     pub warnings: Vec<String>,
     /// What to do now.
     pub to_do: Vec<String>,
+    /// When the view was read.
+    #[serde(skip)]
+    pub now: UnixMs,
 }
 
 /// Who leads.
@@ -109,6 +113,9 @@ pub struct ReplicaLine {
     /// When its content was last compared with the leader's, and what came of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verified: Option<Verification>,
+    /// What it is busy with, if that takes long.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
 }
 
 impl Report {
@@ -143,6 +150,7 @@ impl Report {
             leader,
             replicas,
             warnings,
+            now: facts.now,
         }
     }
 
@@ -188,6 +196,7 @@ fn replicas(facts: &Facts<'_>) -> Vec<ReplicaLine> {
                 may_take_over: false,
                 age_ms: None,
                 verified: None,
+                progress: None,
             });
         }
     }
@@ -205,7 +214,8 @@ fn replica_line(facts: &Facts<'_>, replica: &Replica) -> ReplicaLine {
         lag: (!leads && facts.view.leader.is_some()).then_some(replica.lag),
         may_take_over: !leads && may_take_over(facts.view, replica),
         age_ms: Some(facts.now.0.saturating_sub(replica.time.0)),
-        verified: replica.verified,
+        verified: replica.verified.clone(),
+        progress: replica.progress,
     }
 }
 
@@ -283,7 +293,7 @@ fn async_guarantee(
             let bytes = bytes.map(table::bytes_text);
             let span = ms.map(table::span_text);
             let both: Vec<_> = bytes.into_iter().chain(span).collect();
-            format!("who is more than {} behind may not take over", both.join(" or "))
+            format!("writes wait so that it is never more than {}", both.join(" or "))
         }
     };
     // The best of the heirs takes over.

@@ -41,8 +41,8 @@ impl Actions for Wiring {
             Offline::Import { from } => {
                 let done = import::import(&from, state_dir, &options).map_err(failure)?;
                 Ok(format!(
-                    "{} files imported at {}; start this replica first, it founds cluster {}\n",
-                    done.files, done.position, done.cluster
+                    "{} files imported at {}; start this replica: it founds the cluster with them\n",
+                    done.files, done.position
                 ))
             }
             Offline::Export { to } => {

@@ -7,11 +7,11 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use mainstay_chaos::live::cluster::Plan;
-use mainstay_chaos::live::process::{is_alive, tree};
+use mainstay_chaos::live::process::{is_alive, send, tree};
 use mainstay_chaos::live::{Cluster, Coordination, PATIENCE, Service, until};
 use mainstay_chaos::workload::Client;
-use rustix::process::{Pid, Signal, kill_process};
-use support::{assert_equal, binary, can_run, has, led_by_a};
+use rustix::process::Signal;
+use support::{assert_equal, binary, can_run, freeze, has, led_by_a};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
@@ -21,26 +21,6 @@ fn plan(service: Service) -> Plan {
     plan.replicas = 2;
     plan.ttl = "3s".to_owned();
     plan
-}
-
-/// Stops a process and waits until none of its threads runs.
-async fn freeze(pid: i32) {
-    send(pid, Signal::STOP);
-    until("a process to stop", PATIENCE, Duration::from_millis(10), async || {
-        let mut tasks = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten();
-        tasks
-            .all(|task| {
-                let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
-                stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
-            })
-            .then_some(())
-    })
-    .await
-    .unwrap_or_else(|error| panic!("{error:#}"));
-}
-
-fn send(pid: i32, signal: Signal) {
-    let _ = kill_process(Pid::from_raw(pid).expect("a pid"), signal);
 }
 
 /// A process that has opened `path` and writes to it when it is told to; it succeeds if the write

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use mainstay::supervise::fencer::boot_time;
-use mainstay::supervise::{Fencer, Service, Spec, SuperviseError};
+use mainstay::supervise::{Fencer, Service, Spec, SuperviseError, Watchdog};
 use mainstay_chaos::live::process::is_alive;
 use mainstay_chaos::live::{PATIENCE, until};
 use rustix::process::Signal;
@@ -18,7 +18,7 @@ fn shell(script: &str) -> Spec {
 }
 
 fn fencer() -> Fencer {
-    Fencer::start(&binary()).expect("the fencer starts")
+    Fencer::start(&binary(), None).expect("the fencer starts")
 }
 
 /// The content of `path`, once there is one.
@@ -221,4 +221,44 @@ fn a_missed_deadline_kills_a_stopped_daemon_and_its_service() {
     use std::os::unix::process::ExitStatusExt;
     let ended = [daemon.wait().expect("it ends"), service.wait().expect("it ends")];
     assert_eq!(ended.map(|status| status.signal()), [Some(9), Some(9)]);
+}
+
+/// A file stands in for the device: it has no timeout to set, but shows what is written.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_watchdog_is_put_off_while_there_is_a_deadline_and_disarmed_after() {
+    if !can_run("the_watchdog_is_put_off_while_there_is_a_deadline_and_disarmed_after") {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("watchdog");
+    std::fs::write(&path, "").expect("a file");
+    let watchdog = Watchdog { path: path.clone(), margin: Duration::from_secs(3) };
+    let fencer = Fencer::start(&binary(), Some(watchdog)).expect("the fencer starts");
+    let read = || std::fs::read(&path).expect("the file");
+    let step = Duration::from_millis(20);
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert_eq!(read(), b"", "not armed before there is a deadline");
+    let far = boot_time() + Duration::from_secs(600);
+    fencer.deadline(Some(far)).await.expect("the fencer answers");
+    until("it to be put off", PATIENCE, step, async || (read().len() > 4).then_some(()))
+        .await
+        .unwrap_or_else(|error| panic!("{error:#}"));
+    assert!(read().iter().all(|byte| *byte == 0));
+    fencer.deadline(None).await.expect("the fencer answers");
+    assert_eq!(read().last(), Some(&b'V'), "disarmed");
+    let length = read().len();
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert_eq!(read().len(), length, "and left alone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_watchdog_that_was_asked_for_nobody_is_guarded() {
+    if !can_run("without_the_watchdog_that_was_asked_for_nobody_is_guarded") {
+        return;
+    }
+    let path = Path::new("/nowhere/watchdog").to_owned();
+    let watchdog = Watchdog { path, margin: Duration::from_secs(3) };
+    let fencer = Fencer::start(&binary(), Some(watchdog)).expect("the fencer starts");
+    let far = boot_time() + Duration::from_secs(600);
+    fencer.deadline(Some(far)).await.expect_err("it cannot guard as it was asked to");
 }

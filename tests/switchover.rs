@@ -32,7 +32,10 @@ async fn clients_that_reconnect_see_no_error_and_lose_nothing() {
     if !can_run("clients_that_reconnect_see_no_error_and_lose_nothing") {
         return;
     }
-    let mut cluster = led_by_a(&Plan::new(binary(), Service::Postgres), |_| {}).await;
+    // In sync two ballots would do, and the third voter must not win by being quicker.
+    let mut plan = Plan::new(binary(), Service::Postgres);
+    plan.durability = "sync".to_owned();
+    let mut cluster = led_by_a(&plan, |_| {}).await;
     cluster.start_ambassador().expect("an ambassador");
     let port = cluster.port;
     until("a connection", PATIENCE, Duration::from_millis(50), async || {

@@ -82,8 +82,9 @@ impl Ambassador {
     ) -> Result<Ambassador, StartError> {
         let start = |name: String| Worker::start(name).map_err(StartError::Thread);
         let control = start("ambassador-ctl".into())?;
-        let workers: Result<Vec<_>, _> =
-            (0..settings.threads.max(1)).map(|n| start(format!("ambassador-{n}"))).collect();
+        let workers: Vec<_> = (0..settings.threads.max(1))
+            .map(|n| start(format!("ambassador-{n}")))
+            .collect::<Result<_, _>>()?;
         let connections_max = settings.connections_max.clamp(1, descriptors_allow());
         let shared = Shared {
             settings,
@@ -91,13 +92,10 @@ impl Ambassador {
             connections_max,
             paused: Arc::default(),
             next_client: AtomicU64::new(1),
+            seats: workers.iter().map(Worker::seat).collect(),
         };
-        let ambassador = Ambassador {
-            shared: Arc::new(shared),
-            state: Mutex::default(),
-            workers: workers?,
-            control,
-        };
+        let ambassador =
+            Ambassador { shared: Arc::new(shared), state: Mutex::default(), workers, control };
         ambassador.change(routes, inherited)?;
         Ok(ambassador)
     }
@@ -351,8 +349,9 @@ impl Ambassador {
         router: Arc<Router>,
     ) -> Arc<Front> {
         let front = Arc::new(Front::new(listen, bound, router));
-        for (door, worker) in doors.into_iter().zip(self.workers.iter().cycle()) {
-            worker.spawn(accept(front.clone(), door, self.shared.clone()));
+        for (door, (seat, worker)) in doors.into_iter().zip(self.workers.iter().enumerate().cycle())
+        {
+            worker.spawn(accept(front.clone(), door, self.shared.clone(), seat));
         }
         front
     }

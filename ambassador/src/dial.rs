@@ -8,6 +8,7 @@ use tokio::net::{TcpStream, UnixStream};
 use crate::address::Address;
 use crate::config::Keepalive;
 use crate::conn::{Conn, tune};
+use crate::worker::within;
 
 /// One attempt, names resolved anew.
 pub(crate) async fn dial(
@@ -24,8 +25,5 @@ pub(crate) async fn dial(
         tune(&tcp, keepalive)?;
         Ok(Conn::Tcp(tcp))
     };
-    match tokio::time::timeout(timeout, connect).await {
-        Ok(done) => done,
-        Err(_) => Err(io::ErrorKind::TimedOut.into()),
-    }
+    within(timeout, connect).await.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))
 }

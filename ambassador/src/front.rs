@@ -11,11 +11,12 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::address::Address;
 use crate::config::{RouteConfig, Settings};
-use crate::conn::{Conn, tune};
-use crate::listen::{Bound, Door};
+use crate::conn::tune;
+use crate::listen::{Arrived, Bound, Door};
 use crate::route::ClientId;
 use crate::router::Router;
 use crate::session::serve;
+use crate::worker::{Seat, choose};
 
 /// What accepting tasks need.
 pub(crate) struct Shared {
@@ -24,6 +25,8 @@ pub(crate) struct Shared {
     pub(crate) connections_max: usize,
     pub(crate) paused: Arc<AtomicU64>,
     pub(crate) next_client: AtomicU64,
+    /// Of every forwarding thread.
+    pub(crate) seats: Vec<Seat>,
 }
 
 /// Routes with port 0 listen each for itself.
@@ -95,29 +98,37 @@ impl Drop for Front {
     }
 }
 
-/// Accepts from one socket until told to stop, then what is left in its queue.
-pub(crate) async fn accept(front: Arc<Front>, door: Door, shared: Arc<Shared>) {
+/// Accepts from one socket until told to stop, then what is left in its queue. `seat`: of the
+/// thread that this runs in, among [`Shared::seats`].
+pub(crate) async fn accept(front: Arc<Front>, door: Door, shared: Arc<Shared>, seat: usize) {
     let mut stop = front.stop.subscribe();
     loop {
-        let conn = tokio::select! {
+        let arrived = tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => break,
-            conn = door.accept(&shared.paused) => conn,
+            arrived = door.accept(&shared.paused) => arrived,
         };
-        admit(conn, &front, &shared).await;
+        admit(arrived, &front, &shared, seat).await;
     }
-    while let Some(conn) = door.accept_queued() {
-        admit(conn, &front, &shared).await;
+    while let Some(arrived) = door.accept_queued() {
+        admit(arrived, &front, &shared, seat).await;
     }
 }
 
 /// Starts a client's session once there is room for it; until then its thread accepts no more.
-async fn admit(conn: Conn, front: &Front, shared: &Shared) {
+async fn admit(arrived: Arrived, front: &Front, shared: &Shared, seat: usize) {
     let Ok(permit) = shared.connections.clone().acquire_owned().await else { return };
     let router = front.router.read().unwrap_or_else(PoisonError::into_inner).clone();
     let id = ClientId(shared.next_client.fetch_add(1, Relaxed));
     let log = shared.settings.access_log.clone();
-    drop(tokio::spawn(serve(conn, router, id, log, permit)));
+    shared.seats[choose(&shared.seats, seat)].spawn(|seated| async move {
+        let _counted = (seated, permit);
+        match arrived.open() {
+            Ok(conn) => serve(conn, router, id, log).await,
+            // Out of kernel memory for one more watched socket: the client is reset.
+            Err(error) => tracing::warn!(%error, "cannot serve a client"),
+        }
+    });
 }
 
 pub(crate) fn front_key(config: &RouteConfig) -> FrontKey {

@@ -7,6 +7,7 @@
 //! - out of descriptors, `accept` fails at once and for ever: it pauses then.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,12 +16,15 @@ use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::net::{TcpStream, UnixStream};
 
 use crate::address::Address;
 use crate::config::Keepalive;
@@ -133,56 +137,36 @@ fn bind_unix(path: &Path) -> io::Result<OwnedFd> {
     Ok(listener.into())
 }
 
-/// One socket that accepts, in its thread's event loop.
-pub(crate) enum Door {
-    Tcp(TcpListener),
-    Unix(UnixListener),
-}
+/// One socket that accepts, in its thread's event loop; whether it is a Unix socket.
+pub(crate) struct Door(AsyncFd<OwnedFd>, bool);
 
 impl Door {
     /// Must be called within the event loop (see `Worker::enter`).
     pub(crate) fn open(socket: OwnedFd, unix: bool) -> io::Result<Door> {
         rustix::io::ioctl_fionbio(socket.as_fd(), true)?;
-        Ok(if unix {
-            Door::Unix(UnixListener::from_std(socket.into())?)
-        } else {
-            Door::Tcp(TcpListener::from_std(socket.into())?)
-        })
+        // SAFETY: an `OwnedFd` is the same open descriptor from its first to its last moment.
+        let watched = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
+        Ok(Door(watched?, unix))
     }
 
     /// A client that is in the queue already, if any.
     ///
     /// Asks the kernel itself: the event loop may not have heard of the newest yet.
-    pub(crate) fn accept_queued(&self) -> Option<Conn> {
+    pub(crate) fn accept_queued(&self) -> Option<Arrived> {
         loop {
-            let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-            let (listener, unix) = match self {
-                Door::Tcp(tcp) => (tcp.as_fd(), false),
-                Door::Unix(unix) => (unix.as_fd(), true),
-            };
-            let socket = match accept_with(listener, flags) {
-                Ok(socket) => socket,
-                Err(errno) if is_the_clients(&errno.into()) => continue,
+            match self.try_accept() {
+                Ok(arrived) => return Some(arrived),
+                Err(error) if is_the_clients(&error) => {}
                 Err(_) => return None,
-            };
-            let conn = if unix {
-                UnixStream::from_std(socket.into()).map(Conn::Unix)
-            } else {
-                TcpStream::from_std(socket.into()).map(Conn::Tcp)
-            };
-            return conn.ok();
+            }
         }
     }
 
     /// The next client, however long it takes. A failure to accept is waited out, and counted.
-    pub(crate) async fn accept(&self, paused: &Arc<AtomicU64>) -> Conn {
+    pub(crate) async fn accept(&self, paused: &Arc<AtomicU64>) -> Arrived {
         loop {
-            let accepted = match self {
-                Door::Tcp(tcp) => tcp.accept().await.map(|(tcp, _)| Conn::Tcp(tcp)),
-                Door::Unix(unix) => unix.accept().await.map(|(unix, _)| Conn::Unix(unix)),
-            };
-            match accepted {
-                Ok(conn) => return conn,
+            match poll_fn(|cx| self.poll_accept(cx)).await {
+                Ok(arrived) => return arrived,
                 Err(error) if is_the_clients(&error) => {}
                 Err(error) => {
                     // The clients stay in the queue; closing them would need a descriptor too.
@@ -192,6 +176,38 @@ impl Door {
                     tokio::time::sleep(PAUSE).await;
                 }
             }
+        }
+    }
+
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Arrived>> {
+        loop {
+            let mut ready = ready!(self.0.poll_read_ready(cx))?;
+            match ready.try_io(|_| self.try_accept()) {
+                Ok(accepted) => return Poll::Ready(accepted),
+                Err(_would_block) => {}
+            }
+        }
+    }
+
+    fn try_accept(&self) -> io::Result<Arrived> {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        Ok(Arrived { socket: accept_with(&self.0, flags)?, unix: self.1 })
+    }
+}
+
+/// A client that no event loop watches yet: the thread that will serve it opens it.
+pub(crate) struct Arrived {
+    socket: OwnedFd,
+    unix: bool,
+}
+
+impl Arrived {
+    /// Must be called within the event loop that serves the client.
+    pub(crate) fn open(self) -> io::Result<Conn> {
+        if self.unix {
+            UnixStream::from_std(self.socket.into()).map(Conn::Unix)
+        } else {
+            TcpStream::from_std(self.socket.into()).map(Conn::Tcp)
         }
     }
 }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use crate::access::{Access, AccessLog, End};
@@ -21,14 +20,8 @@ use crate::router::{Router, Verdict};
 /// A PROXY header comes with a connection's first segment, or something is wrong.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Serves one client. `_permit` counts it among the proxy's connections.
-pub(crate) async fn serve(
-    client: Conn,
-    router: Arc<Router>,
-    id: ClientId,
-    log: AccessLog,
-    _permit: OwnedSemaphorePermit,
-) {
+/// Serves one client.
+pub(crate) async fn serve(client: Conn, router: Arc<Router>, id: ClientId, log: AccessLog) {
     router.counters.arrived.fetch_add(1, Relaxed);
     let mut session = Session {
         id,

@@ -25,6 +25,10 @@ enum Command {
     Live(mainstay_chaos::run::Options),
     /// The same, seed after seed and service after service, for hours
     Night(mainstay_chaos::run::night::Night),
+    /// Put the reports of many runs into one table
+    Table(mainstay_chaos::report::table::Options),
+    /// Take away what killed runs left: processes, cgroups, mounts, loop devices, networks, folders
+    Sweep,
     /// Run the file store that `live --service files` puts under Mainstay
     #[command(hide = true)]
     Store(mainstay_chaos::store::Options),
@@ -75,6 +79,11 @@ fn main() -> ExitCode {
         Command::Live(options) => mainstay_chaos::run::command(&options),
         Command::Store(options) => mainstay_chaos::store::serve(&options),
         Command::Night(options) => mainstay_chaos::run::night::night(&options),
+        Command::Table(options) => mainstay_chaos::report::table::command(&options),
+        Command::Sweep => {
+            sweep();
+            Ok(())
+        }
         command => on_loopback(command),
     };
     match result {
@@ -83,6 +92,16 @@ fn main() -> ExitCode {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn sweep() {
+    let cleared = mainstay_chaos::world::clear_leftovers();
+    for what in &cleared {
+        println!("took away {what}");
+    }
+    if cleared.is_empty() {
+        println!("nothing is left of killed runs");
     }
 }
 
@@ -110,7 +129,11 @@ async fn run(command: Command) -> Result<()> {
             demo::run(&Show { plan, kills, clients, restart: true, pgbench }).await?;
             Ok(())
         }
-        Command::Live(_) | Command::Night(_) | Command::Store(_) => {
+        Command::Live(_)
+        | Command::Night(_)
+        | Command::Store(_)
+        | Command::Table(_)
+        | Command::Sweep => {
             unreachable!("it is run elsewhere")
         }
         Command::Pgbench(options) => mainstay_chaos::pgbench::run(&options).await,

@@ -241,7 +241,7 @@ pub struct Lag {
 }
 
 /// What came of comparing a replica's content with its leader's.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verification {
     /// When it ended.
     pub at: UnixMs,
@@ -255,6 +255,51 @@ pub struct Verification {
     pub mended: u64,
     /// Chunks that the leader itself knows to be wrong on its disk.
     pub leader_wrong: u64,
+    /// What differed, the first of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub differences: Vec<Difference>,
+}
+
+/// A chunk that a replica held otherwise than its leader.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Difference {
+    /// The file's path, or its id if it has none.
+    pub file: String,
+    /// The chunk's first byte.
+    pub offset: u64,
+    /// The leader's hash.
+    pub leader: String,
+    /// The replica's hash.
+    pub here: String,
+    /// What was done about it, for people.
+    pub done: String,
+}
+
+/// How far a replica is with something that takes long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// With what.
+    pub task: Task,
+    /// Done so far: bytes of a copy, else chunks.
+    pub done: u64,
+    /// About how many there are; 0 until that is known.
+    pub total: u64,
+    /// Since it began, on average.
+    pub bytes_per_second: u64,
+    /// About how long it still takes.
+    pub ms_left: Option<u64>,
+}
+
+/// What takes long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Task {
+    /// A whole copy.
+    Copying,
+    /// What changed since a position in common.
+    CatchingUp,
+    /// Comparing the content with the leader's.
+    Comparing,
 }
 
 /// What an operator says of a replica.
@@ -307,6 +352,9 @@ pub struct Replica {
     /// When its content was last compared with the leader's, and what came of it.
     #[serde(default)]
     pub verified: Option<Verification>,
+    /// What it is busy with, if that takes long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
     /// When it wrote this.
     pub time: UnixMs,
     /// Its program's version.

@@ -74,6 +74,7 @@ impl Volume {
             covered: None,
             stored: None,
             verified: None,
+            progress: None,
             state: "in a test".to_owned(),
         }
     }

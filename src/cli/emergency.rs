@@ -24,6 +24,15 @@ pub(super) fn failover(
     with_coordinator(cluster, async |coordinator| {
         let view = view(coordinator).await?;
         let epoch = epoch(&view)?;
+        if let Some(leader) = view.leader.as_ref().map(|leader| &leader.value.node) {
+            return Err(Complaint::failure(format!(
+                "{leader} leads; a failover is for when nobody does"
+            ))
+            .with_fix(format!(
+                "`mainstay switchover --to {target}` moves leadership and loses nothing; if \
+                 {leader} is broken, stop it first"
+            )));
+        }
         say(&cost_of_failover(&view, &target)?)?;
         if allow_data_loss {
             confirm(yes, "give up what this node does not have?")?;

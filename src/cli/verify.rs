@@ -4,9 +4,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use mainstay_election::coordinator::Coordinator;
-use mainstay_election::values::{Request, Role, UnixMs};
+use mainstay_election::values::{Request, Role, UnixMs, Verification};
 use mainstay_election::view::View;
 
+use super::bars::Bars;
 use super::complaint::Complaint;
 use super::observe::{now, put, view, with_coordinator};
 use super::{VERIFY, say};
@@ -34,7 +35,7 @@ pub(super) fn ask(cluster: &ClusterConfig, wait: bool) -> Result<ExitCode, Compl
         let seen = done(coordinator, at).await?;
         let mut differed = false;
         for replica in followers(&seen) {
-            differed |= replica.verified.is_some_and(|of| of.mended + of.leader_wrong > 0);
+            differed |= replica.verified.as_ref().is_some_and(verified::differed);
             say(&format!("{}\n", verified::line(replica, now())))?;
         }
         Ok(if differed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
@@ -49,15 +50,19 @@ fn followers(seen: &View) -> impl Iterator<Item = &mainstay_election::values::Re
 /// Waits until the leader has removed the request, and the followers have said what they found.
 async fn done(coordinator: &dyn Coordinator, asked: UnixMs) -> Result<View, Complaint> {
     let mut left = WORDS_WITHIN;
+    let mut bars = Bars::new();
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         let seen = view(coordinator).await?;
         if seen.requests.contains_key(VERIFY) {
+            bars.show(followers(&seen).filter_map(|of| Some((of.node.as_str(), of.progress?))));
             continue;
         }
-        let said = followers(&seen).all(|of| of.verified.is_some_and(|of| of.at >= asked));
+        let since = |of: &Verification| of.at >= asked;
+        let said = followers(&seen).all(|of| of.verified.as_ref().is_some_and(since));
         left = left.saturating_sub(LOOK_EVERY);
         if said || left.is_zero() {
+            bars.clear();
             return Ok(seen);
         }
     }

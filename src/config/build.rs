@@ -15,10 +15,15 @@ use super::types::{
     RestartConfig, RunConfig, SecretText,
 };
 
+use crate::supervise::watchdog;
+
 mod ambassador;
 
 /// What a value stands for while a problem with it is already on the list.
 const UNUSED: &str = "";
+
+/// The least bound on lag, bytes: a few of the largest writes.
+const MAX_LAG_BYTES_MIN: u64 = 4 << 20;
 
 /// Reads a [`Document`] and remembers everything that is wrong on the way.
 struct Builder<'a> {
@@ -52,9 +57,10 @@ impl Document {
             },
             suspect_after: builder.defaulted(self.duration("suspect_after")),
             max_lag: MaxLag {
-                bytes: self.size("max_lag.bytes"),
-                ms: self.duration("max_lag.time").map(millis),
+                bytes: self.size("max_lag.bytes").filter(|bytes| *bytes > 0),
+                ms: self.duration("max_lag.time").map(millis).filter(|ms| *ms > 0),
             },
+            watchdog: self.text("watchdog").map(PathBuf::from),
             peer: builder.peer(),
             api_listen: builder.socket("api.listen"),
             process: builder.process(),
@@ -72,6 +78,7 @@ impl Document {
         };
         builder.check_directories(&config);
         builder.check_quorum(&config);
+        builder.check_watchdog(&config);
         builder.done(config)
     }
 
@@ -228,6 +235,13 @@ impl<'a> Builder<'a> {
     /// What contradicts itself in sync durability.
     fn check_quorum(&mut self, config: &RunConfig) {
         if config.durability == Durability::Async {
+            if let Some(bytes) = config.max_lag.bytes.filter(|bytes| *bytes < MAX_LAG_BYTES_MIN) {
+                self.refuse(
+                    "max_lag.bytes",
+                    format!("`max_lag.bytes` is {bytes} bytes; a single write may have 1 MiB"),
+                    "use at least \"4MiB\", or 0 for no bound",
+                );
+            }
             return;
         }
         let voters = config.voters;
@@ -253,6 +267,24 @@ impl<'a> Builder<'a> {
                 "suspect_after",
                 format!("`suspect_after` is {suspect:?}, not below `ttl`, {ttl:?}"),
                 &format!("use at most half of the ttl, {half:?}; the default is \"1s\""),
+            );
+        }
+    }
+
+    fn check_watchdog(&mut self, config: &RunConfig) {
+        // An eighth of the ttl is what is left to it; see `replica::run`.
+        let least = watchdog::TIMEOUT_MIN * 8;
+        if let Some(path) = &config.watchdog
+            && config.cluster.ttl < least
+        {
+            let path = path.display();
+            self.refuse(
+                "watchdog",
+                format!("`watchdog` is {path} and `ttl` is {:?}", config.cluster.ttl),
+                &format!(
+                    "a watchdog counts whole seconds: use a ttl of at least {least:?} with it, or \
+                     leave it out"
+                ),
             );
         }
     }

@@ -141,14 +141,14 @@ pub const SCHEMA: &[Key] = &[
     key(
         "max_lag.bytes",
         Kind::Size,
-        None,
-        "In async: a follower further behind may not take over.",
+        Some("64MiB"),
+        "In async: what a failover may lose at most. Writes are slowed for it; 0: no bound.",
     ),
     key(
         "max_lag.time",
-        Kind::Duration { least_ms: 100, most_ms: 86_400_000 },
-        None,
-        "In async: a follower further behind may not take over.",
+        Kind::Duration { least_ms: 0, most_ms: 86_400_000 },
+        Some("10s"),
+        "In async: the same, as the age of what may be lost. 0: no bound.",
     ),
     key("etcd.ca", Kind::Path, None, "The CA that signed etcd's certificates, for etcds://."),
     key("etcd.cert", Kind::Path, None, "Our certificate towards etcd."),
@@ -235,6 +235,12 @@ pub const SCHEMA: &[Key] = &[
         Kind::Size,
         Some("32MiB"),
         "Bytes a second that a comparison may read.",
+    ),
+    key(
+        "watchdog",
+        Kind::Path,
+        None,
+        "The machine's watchdog, /dev/watchdog: resets it if a deposed leader cannot be killed.",
     ),
     key("tags.nofailover", Kind::Bool, Some("false"), "This node never takes over."),
     key(

@@ -28,6 +28,8 @@ pub struct RunConfig {
     pub durability: Durability,
     /// What is proposed to a new cluster.
     pub max_lag: MaxLag,
+    /// The machine's watchdog device, if it stands behind the fencer.
+    pub watchdog: Option<PathBuf>,
     /// How many replicas shall be voters (sync).
     pub voters: u32,
     /// Copies that make a write safe (sync); none is a majority of the voters.

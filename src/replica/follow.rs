@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use mainstay_election::machine::{Directive, Moment, Settings};
 use mainstay_election::runner::boot_now;
-use mainstay_election::values::{Epoch, Lag};
+use mainstay_election::values::{Epoch, Lag, Progress, Task, UnixMs, Verification};
 use mainstay_sync::replicate::{Follower, FollowerOptions, LeaderAddress, Phase, Status};
 use tokio::sync::watch;
 
@@ -39,6 +39,7 @@ pub(super) async fn follow(
     let epoch = *epoch;
     let leader =
         LeaderAddress { node: leader.to_string(), address, epoch: convert::to_log_epoch(epoch) };
+    remember_comparison(node).await;
     let sink = Arc::new(node.volume.clone());
     let options = FollowerOptions {
         beat: beat(&node.settings),
@@ -53,7 +54,30 @@ pub(super) async fn follow(
         () = tell(node, epoch, &mut status) => {}
     }
     follower.stop().await;
-    node.board.set(|situation| situation.state = "waiting".to_owned());
+    node.board.set(|situation| {
+        situation.state = "waiting".to_owned();
+        situation.progress = None;
+    });
+}
+
+/// A comparison outlives the process that made it: the volume knows when it was.
+async fn remember_comparison(node: &Node) {
+    if node.board.read().verified.is_some() {
+        return;
+    }
+    let volume = node.volume.clone();
+    let compared = tokio::task::spawn_blocking(move || volume.compared()).await;
+    // One without a time is a copy that was made of the leader's bytes.
+    if let Ok(Some(compared)) = compared
+        && compared.at_s > 0
+    {
+        let verification = Verification {
+            at: UnixMs(compared.at_s.saturating_mul(1000)),
+            seq: convert::seq(compared.seq),
+            ..Verification::default()
+        };
+        node.board.set(|situation| situation.verified = Some(verification));
+    }
 }
 
 /// How often either side of a session speaks, with or without news: several times within what it
@@ -112,6 +136,7 @@ async fn tell(node: &Node, epoch: Epoch, status: &mut watch::Receiver<Status>) {
         let durable = node.volume.durable().seq.0;
         node.board.set(|situation| {
             situation.state = describe(&now);
+            situation.progress = progress(&now);
             if let Some(heard) = now.heard {
                 // A leader that said goodbye is not waited for.
                 let at = if now.goodbye { Moment::NEVER } else { on_boot_clock(heard) };
@@ -134,6 +159,37 @@ async fn tell(node: &Node, epoch: Epoch, status: &mut watch::Receiver<Status>) {
             tokio::time::sleep(Duration::from_secs(1)).await;
             return;
         }
+    }
+}
+
+/// What takes long enough for people to watch.
+fn progress(status: &Status) -> Option<Progress> {
+    match &status.phase {
+        Phase::Copying { bytes, bytes_total, bytes_per_second } => Some(Progress {
+            task: Task::Copying,
+            done: *bytes,
+            total: *bytes_total,
+            bytes_per_second: *bytes_per_second,
+            ms_left: (bytes_total.saturating_sub(*bytes))
+                .saturating_mul(1000)
+                .checked_div(*bytes_per_second),
+        }),
+        Phase::CatchingUp { chunks, chunks_total, bytes_per_second, ms_left, .. } => {
+            Some(Progress {
+                task: Task::CatchingUp,
+                done: *chunks,
+                total: *chunks_total,
+                bytes_per_second: *bytes_per_second,
+                ms_left: *ms_left,
+            })
+        }
+        _ => status.verifying.map(|of| Progress {
+            task: Task::Comparing,
+            done: of.chunks,
+            total: of.chunks_total,
+            bytes_per_second: of.bytes_per_second,
+            ms_left: of.ms_left,
+        }),
     }
 }
 

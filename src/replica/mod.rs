@@ -2,6 +2,7 @@
 
 pub mod convert;
 
+mod bound;
 mod clock;
 mod eligible;
 mod follow;

@@ -39,7 +39,7 @@ impl Node {
     /// Starts another fencer in place of one that does not answer.
     pub async fn replace_fencer(&self) -> Result<(), ReplicaError> {
         let mut fencer = self.fencer.lock().await;
-        *fencer = Fencer::start(fencer.program())?;
+        *fencer = fencer.again()?;
         Ok(())
     }
 }

@@ -29,6 +29,15 @@ pub(super) fn check(config: &RunConfig) -> Result<(), ReplicaError> {
              /dev/fuse --cap-add SYS_ADMIN --security-opt apparmor=unconfined",
         ));
     }
+    if let Some(watchdog) = &config.watchdog
+        && let Err(error) = access(watchdog, Access::WRITE_OK)
+    {
+        return Err(refuse(
+            format!("the watchdog {} cannot be opened: {error}", watchdog.display()),
+            "load its driver (modprobe softdog, if the machine has none); in a container pass \
+             --device; or leave `watchdog` out",
+        ));
+    }
     let commands = std::iter::once(&config.process.command).chain(&config.process.init);
     for command in commands {
         let process = &config.process;

@@ -23,7 +23,7 @@ use super::{ReplicaError, follow, lead, preflight, publish, rules};
 use crate::api;
 use crate::config::RunConfig;
 use crate::proxy::{Beside, Reload};
-use crate::supervise::{Fencer, account};
+use crate::supervise::{Fencer, Watchdog, account};
 
 /// Threads that take the mount's requests. They wait only for reads from the disk.
 const MOUNT_THREADS: usize = 4;
@@ -38,7 +38,12 @@ pub async fn run(config: RunConfig, reload: Reload) -> Result<(), ReplicaError> 
     let stop = Stop::on_signals()
         .map_err(|error| ReplicaError::Io { what: "listen for signals", error })?;
     // Before /dev/fuse is opened: the fencer must hold nothing of it.
-    let fencer = Fencer::start(std::path::Path::new("/proc/self/exe"))?;
+    let watchdog = config.watchdog.clone().map(|path| {
+        // The fencer's deadline is half of the margin after the gate's: see `lead`.
+        let margin = Settings::for_ttl(config.cluster.ttl).kill_margin / 2;
+        Watchdog { path, margin }
+    });
+    let fencer = Fencer::start(std::path::Path::new("/proc/self/exe"), watchdog)?;
     let secret: Secret = config.secret.expose().parse()?;
     let volume = open_volume(&config).await?;
     // After the volume is locked: the live mount of a daemon with the same one is named by that.

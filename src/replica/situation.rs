@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use mainstay_election::machine::{Moment, Report};
-use mainstay_election::values::{Config, Epoch, Lag, Member, Terms, Verification};
+use mainstay_election::values::{Config, Epoch, Lag, Member, Progress, Terms, Verification};
 use mainstay_sync::volume::Volume;
 use tokio::sync::watch;
 
@@ -33,6 +33,10 @@ pub struct Situation {
     pub stored: Option<Arc<Config>>,
     /// What came of comparing its content with the leader's, the last time.
     pub verified: Option<Verification>,
+    /// Leading: what the service's writes wait for.
+    pub held_up: Option<String>,
+    /// What it is busy with, if that takes long.
+    pub progress: Option<Progress>,
     /// What it does, in a word or a sentence.
     pub state: String,
 }
@@ -89,10 +93,8 @@ impl Board {
     #[must_use]
     pub fn report(&self, volume: &Volume) -> Report {
         let situation = self.read();
-        let state = match volume.trouble() {
-            Some(trouble) => format!("{}; {trouble}", situation.state),
-            None => situation.state,
-        };
+        let notes = situation.held_up.into_iter().chain(volume.trouble());
+        let state = notes.fold(situation.state, |state, note| format!("{state}; {note}"));
         Report {
             volume: convert::volume(volume.id()),
             cluster: volume.cluster().map(convert::cluster),
@@ -112,6 +114,7 @@ impl Board {
             covered: situation.covered,
             stored: situation.stored,
             verified: situation.verified,
+            progress: situation.progress,
             state,
         }
     }

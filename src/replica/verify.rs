@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay_election::coordinator::Write;
-use mainstay_election::values::{Request, UnixMs, Verification, keys};
-use mainstay_sync::replicate::{Leader, Outcome, Verified};
+use mainstay_election::values::{Difference, Request, UnixMs, Verification, keys};
+use mainstay_sync::replicate::{Leader, Mismatch, Outcome, Verified};
 use tokio::time::{Instant, sleep};
 
 use super::{convert, node::Node};
@@ -15,6 +15,8 @@ use crate::cli::VERIFY;
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// A follower that was never compared is asked again after so long.
 const UNCOMPARED_EVERY: Duration = Duration::from_secs(60);
+/// Differences that the coordinator is told of; the node's log and its quarantine have them all.
+const DIFFERENCES_MAX: usize = 10;
 /// A follower that does not get done keeps an operator waiting for so long.
 const PATIENCE: Duration = Duration::from_secs(24 * 3600);
 
@@ -73,14 +75,33 @@ async fn done(leader: &Leader, run: u64) {
 
 /// What a follower tells of it.
 pub(super) fn told(of: &Verified) -> Verification {
-    let wrong = of.mismatches.iter().filter(|of| of.outcome == Outcome::LeaderIsWrong).count();
-    let leader_wrong = u64::try_from(wrong).unwrap_or(u64::MAX);
+    let count = |outcome| {
+        let found = of.mismatches.iter().filter(|of| of.outcome == outcome).count();
+        u64::try_from(found).unwrap_or(u64::MAX)
+    };
+    let (leader_wrong, left) = (count(Outcome::LeaderIsWrong), count(Outcome::MovedOn));
     Verification {
         at: super::clock::wall(),
         seq: convert::seq(of.at),
         chunks: of.compared,
-        moved_on: of.moved_on,
-        mended: of.mismatched.saturating_sub(leader_wrong),
+        moved_on: of.moved_on + left,
+        mended: of.mismatched.saturating_sub(leader_wrong + left),
         leader_wrong,
+        differences: of.mismatches.iter().take(DIFFERENCES_MAX).map(difference).collect(),
+    }
+}
+
+fn difference(of: &Mismatch) -> Difference {
+    let done = match of.outcome {
+        Outcome::Mended => "mended from the leader; what was here is in quarantine",
+        Outcome::LeaderIsWrong => "the leader's disk has changed it, nothing was done",
+        Outcome::MovedOn => "written meanwhile, left to the next comparison",
+    };
+    Difference {
+        file: of.file.clone(),
+        offset: of.offset,
+        leader: of.leader.clone(),
+        here: of.follower.clone(),
+        done: done.to_owned(),
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use mainstay_election::values::Lag;
 
-use super::{Health, ReplicaLine, Report};
+use super::{Health, ReplicaLine, Report, progress, verified};
 
 /// The report as text: the sentence that matters most stands first.
 #[must_use]
@@ -28,6 +28,10 @@ pub fn render(report: &Report) -> String {
     if !report.replicas.is_empty() {
         out.push('\n');
         replicas(&mut out, &report.replicas);
+        busy(&mut out, &report.replicas);
+    }
+    if let Some(compared) = verified::compared(report) {
+        let _ = writeln!(out, "\ncompared:   {compared}");
     }
     out.push('\n');
     for warning in &report.warnings {
@@ -51,6 +55,17 @@ fn replicas(out: &mut String, lines: &[ReplicaLine]) {
         let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
         let line = cells.collect::<Vec<_>>().join("  ");
         let _ = writeln!(out, "{}", line.trim_end());
+    }
+}
+
+/// Who is busy with something that takes long, and how far it is.
+fn busy(out: &mut String, lines: &[ReplicaLine]) {
+    let mut busy = lines.iter().filter_map(|line| Some((line, line.progress?))).peekable();
+    if busy.peek().is_some() {
+        out.push('\n');
+    }
+    for (line, progress) in busy {
+        let _ = writeln!(out, "{}: {}", line.node, progress::bar(&progress));
     }
 }
 

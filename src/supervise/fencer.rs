@@ -4,7 +4,7 @@
 //! It holds no descriptor of `/dev/fuse` and touches no file, so nothing that hangs can hang it.
 //! It kills the daemon *first*: that closes `/dev/fuse`, which frees service tasks that wait for
 //! the mount and could not die otherwise. Its deadline is the lease's, on CLOCK_BOOTTIME, which
-//! goes on while the machine sleeps.
+//! goes on while the machine sleeps. If it is configured, the machine's watchdog stands behind it.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -21,6 +21,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::SuperviseError;
 use super::init::FENCER_COMMAND;
+use super::watchdog::{Armed, Watchdog};
 
 /// Now, on the clock of all deadlines.
 #[must_use]
@@ -43,6 +44,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Fencer {
     program: PathBuf,
+    watchdog: Option<Watchdog>,
     child: Child,
     stream: tokio::sync::Mutex<tokio::net::UnixStream>,
 }
@@ -50,21 +52,31 @@ pub struct Fencer {
 impl Fencer {
     /// Starts it, with no deadline. Call this before `/dev/fuse` is opened. `program` is this
     /// program (`/proc/self/exe` but for tests), whose hidden commands the fencer and every
-    /// service's init are.
+    /// service's init are. With a `watchdog`, the machine is reset if the service cannot be killed.
     ///
     /// # Errors
     /// This program cannot be run again.
-    pub fn start(program: &Path) -> Result<Fencer, SuperviseError> {
+    pub fn start(program: &Path, watchdog: Option<Watchdog>) -> Result<Fencer, SuperviseError> {
         let (ours, theirs) = UnixStream::pair().map_err(SuperviseError::Fencer)?;
         ours.set_nonblocking(true).map_err(SuperviseError::Fencer)?;
         let child = Command::new(program)
             .args([FENCER_COMMAND, &std::process::id().to_string()])
+            .args(watchdog.iter().flat_map(Watchdog::arguments))
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .process_group(0)
             .spawn()
             .map_err(SuperviseError::Fencer)?;
         let stream = tokio::net::UnixStream::from_std(ours).map_err(SuperviseError::Fencer)?;
-        Ok(Fencer { program: program.to_owned(), child, stream: tokio::sync::Mutex::new(stream) })
+        let stream = tokio::sync::Mutex::new(stream);
+        Ok(Fencer { program: program.to_owned(), watchdog, child, stream })
+    }
+
+    /// Another like it, in place of one that died.
+    ///
+    /// # Errors
+    /// See [`Fencer::start`].
+    pub fn again(&self) -> Result<Fencer, SuperviseError> {
+        Fencer::start(&self.program, self.watchdog.clone())
     }
 
     /// From now on the daemon and the service are killed at `deadline` (on the boot clock) unless
@@ -118,9 +130,10 @@ impl Drop for Fencer {
     }
 }
 
-/// The fencer's own process: `daemon` is the pid of the process that started it.
+/// The fencer's own process: `daemon` is the pid of the process that started it; then the watchdog,
+/// if there is one.
 #[must_use]
-pub fn run_fencer(daemon: &str) -> ExitCode {
+pub fn run_fencer(daemon: &str, watchdog: &[String]) -> ExitCode {
     // What ends the daemon's group (a terminal's Ctrl-C, a stopping shell) must not end the one
     // who sees to it that the service ends with it.
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGPIPE] {
@@ -133,22 +146,31 @@ pub fn run_fencer(daemon: &str) -> ExitCode {
     let (Some(daemon), true) = (daemon, daemon == parent) else {
         return ExitCode::FAILURE;
     };
-    match pidfd_open(daemon, PidfdFlags::empty()).map_err(io::Error::from).and_then(watch) {
+    let argument = |n: usize| watchdog.get(n).map(String::as_str);
+    let watchdog = Watchdog::parse(argument(0), argument(1));
+    let daemon = pidfd_open(daemon, PidfdFlags::empty()).map_err(io::Error::from);
+    match daemon.and_then(|daemon| watch(&daemon, watchdog.as_ref())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
 }
 
 /// Serves until the daemon is gone or has to be; the service is dead when this returns.
-fn watch(daemon: OwnedFd) -> io::Result<()> {
+fn watch(daemon: &OwnedFd, watchdog: Option<&Watchdog>) -> io::Result<()> {
     let stream = io::stdin();
     let mut deadline = FOREVER;
     let mut init: Option<OwnedFd> = None;
+    let mut armed: Option<Armed> = None;
     loop {
         let now = u64::try_from(boot_time().as_nanos()).unwrap_or(FOREVER);
         if now >= deadline {
-            let _ = pidfd_send_signal(&daemon, Signal::KILL);
+            let _ = pidfd_send_signal(daemon, Signal::KILL);
             break;
+        }
+        if let (Some(watchdog), Some(armed)) = (watchdog, armed.as_mut())
+            && Duration::from_nanos(now) < watchdog.until(Duration::from_nanos(deadline))
+        {
+            armed.put_off()?;
         }
         if !readable(&stream, deadline - now)? {
             continue;
@@ -161,7 +183,15 @@ fn watch(daemon: OwnedFd) -> io::Result<()> {
         let [kind, value] = [&message[..8], &message[8..]]
             .map(|half| u64::from_le_bytes(half.try_into().expect("half of 16 bytes is 8")));
         match kind {
-            DEADLINE => deadline = value,
+            DEADLINE => {
+                deadline = value;
+                match (watchdog, armed.take()) {
+                    // Whoever cannot arm it does not answer, and then nobody leads here.
+                    (Some(watchdog), None) if value != FOREVER => armed = Some(watchdog.arm()?),
+                    (_, Some(was)) if value == FOREVER => was.disarm()?,
+                    (_, was) => armed = was,
+                }
+            }
             GUARD => {
                 let pid = i32::try_from(value).ok().and_then(Pid::from_raw);
                 init = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
@@ -171,14 +201,29 @@ fn watch(daemon: OwnedFd) -> io::Result<()> {
         rustix::io::write(&stream, &[1])?;
     }
     if let Some(init) = init {
-        let _ = pidfd_send_signal(init, Signal::KILL);
+        let _ = pidfd_send_signal(&init, Signal::KILL);
+        if armed.is_some() {
+            // What does not die is what the watchdog is for: it is not disarmed before.
+            await_end(&init)?;
+        }
     }
-    Ok(())
+    armed.map_or(Ok(()), Armed::disarm)
+}
+
+/// Waits until a process has ended, however long that takes.
+fn await_end(process: &OwnedFd) -> io::Result<()> {
+    loop {
+        match poll(&mut [PollFd::new(process, PollFlags::IN)], None) {
+            Ok(_) => return Ok(()),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 fn readable(stream: &io::Stdin, nanos: u64) -> io::Result<bool> {
     // In steps, since poll's own clock stands still while the machine sleeps.
-    let step = Duration::from_nanos(nanos).min(Duration::from_millis(500));
+    let step = Duration::from_nanos(nanos).min(Duration::from_millis(250));
     let step =
         Timespec { tv_sec: step.as_secs().cast_signed(), tv_nsec: step.subsec_nanos().into() };
     let mut fds = [PollFd::new(stream, PollFlags::IN)];

@@ -21,6 +21,7 @@ mod probe;
 mod restart;
 mod service;
 mod spec;
+pub mod watchdog;
 
 pub use fencer::Fencer;
 pub use init::{FENCER_COMMAND, INIT_COMMAND, as_first_process, run_fencer, run_init};
@@ -28,6 +29,7 @@ pub use probe::Probe;
 pub use restart::{Restart, Restarts};
 pub use service::{Exit, Service};
 pub use spec::Spec;
+pub use watchdog::Watchdog;
 
 /// The signal of this name, with or without `SIG`.
 #[must_use]

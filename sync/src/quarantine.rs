@@ -45,7 +45,10 @@ pub enum QuarantineError {
     #[error("nothing in quarantine is named {0:?}; `mainstay quarantine list` shows what is")]
     Unknown(String),
     /// It holds records and no files.
-    #[error("{0} holds records that were never applied, not files; they are in its `records`")]
+    #[error(
+        "{0} holds no tree: records that were never applied, or single chunks and objects, as \
+        `mainstay quarantine show` says; they lie in quarantine/{0} of the state directory"
+    )]
     NoTree(String),
 }
 
@@ -271,9 +274,14 @@ pub fn export(state_dir: &Path, name: &str, target: &Path) -> Result<(), ExportE
     if !source.exists() {
         return Err(crate::volume::VolumeError::from(QuarantineError::NoTree(kept.name)).into());
     }
-    export::prepare(target, state_dir)?;
-    let scanned = scan::scan(&source)?;
-    Ok(tree::write(&scanned.image, &Content::Files(&scanned.paths), target)?)
+    let made = export::prepare(target, state_dir)?;
+    let written = scan::scan(&source)
+        .and_then(|scanned| tree::write(&scanned.image, &Content::Files(&scanned.paths), target));
+    if written.is_err() && made {
+        // What cannot be removed is an empty directory.
+        let _ = fs::remove_dir(target);
+    }
+    Ok(written?)
 }
 
 /// Removes one thing for good.

@@ -147,12 +147,15 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Vow, VowError> {
     if prefix[MAGIC.len()..] != crc32c::crc32c(body).to_le_bytes() {
         return Err(damaged("its checksum is wrong".to_owned()));
     }
-    let vow: Result<Vow, WireError> = wire::decode_message(body);
-    match vow {
-        Ok(vow) if vow.format == Vow::FORMAT => Ok(vow),
-        Ok(vow) => Err(VowError::Format { path: path.to_owned(), found: vow.format }),
-        Err(error) => Err(damaged(error.to_string())),
+    // Another version's vow may have other fields, and is no damage.
+    let format: Result<u32, WireError> = wire::decode_first(body);
+    match format {
+        Ok(found) if found != Vow::FORMAT => {
+            return Err(VowError::Format { path: path.to_owned(), found });
+        }
+        _ => {}
     }
+    wire::decode_message(body).map_err(|error: WireError| damaged(error.to_string()))
 }
 
 fn io_error(action: &'static str, path: &Path, source: io::Error) -> VowError {
@@ -214,5 +217,12 @@ mod tests {
         Vow { format: 2, ..vow() }.store(dir.path()).unwrap();
         let error = Vow::load(dir.path()).unwrap_err();
         assert!(matches!(error, VowError::Format { found: 2, .. }), "{error}");
+        // With a field more, as a later version's may have.
+        let mut body = wire::encode_message(&Vow { format: 3, ..vow() });
+        body.extend_from_slice(b"more");
+        let sum = crc32c::crc32c(&body).to_le_bytes();
+        fs::write(dir.path().join(FILE), [&MAGIC[..], &sum, &body].concat()).unwrap();
+        let error = Vow::load(dir.path()).unwrap_err();
+        assert!(matches!(error, VowError::Format { found: 3, .. }), "{error}");
     }
 }

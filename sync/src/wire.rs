@@ -149,6 +149,13 @@ pub fn decode_message<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError>
     decode::<T, MESSAGE_BYTES_MAX>(bytes)
 }
 
+/// What stands first in `bytes`, whatever follows: a version, by which the rest is to be read.
+pub(crate) fn decode_first<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
+    bincode::serde::decode_from_slice(bytes, varints::<MESSAGE_BYTES_MAX>())
+        .map(|(value, _)| value)
+        .map_err(|error| WireError::Malformed(error.to_string()))
+}
+
 fn decode<T: DeserializeOwned, const MAX: usize>(bytes: &[u8]) -> Result<T, WireError> {
     let (value, used) = bincode::serde::decode_from_slice(bytes, varints::<MAX>())
         .map_err(|error| WireError::Malformed(error.to_string()))?;

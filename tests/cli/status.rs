@@ -46,6 +46,7 @@ fn replica(name: &str, role: Role, state: &str, behind: u64) -> Replica {
         stored: None,
         quorum_lost_ms: None,
         verified: None,
+        progress: None,
         building: false,
         time: UnixMs(NOW.0 - 800),
         version: "0.1.0".to_owned(),

@@ -3,10 +3,13 @@
 
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use mainstay_chaos::live::cluster::Plan;
-use mainstay_chaos::live::{Cluster, PATIENCE};
+use mainstay_chaos::live::process::send;
+use mainstay_chaos::live::{Cluster, PATIENCE, until};
 use mainstay_chaos::workload::tree::Tree;
+use rustix::process::Signal;
 
 /// The built daemon.
 pub fn binary() -> PathBuf {
@@ -48,6 +51,22 @@ pub async fn led_by_a(plan: &Plan, prepare: impl FnOnce(&mut Cluster)) -> Cluste
     }
     cluster.quiet().await.unwrap_or_else(|error| panic!("{error:#}"));
     cluster
+}
+
+/// Stops a process and waits until none of its threads runs.
+pub async fn freeze(pid: i32) {
+    send(pid, Signal::STOP);
+    until("a process to stop", PATIENCE, Duration::from_millis(10), async || {
+        let mut tasks = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten();
+        tasks
+            .all(|task| {
+                let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+                stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+            })
+            .then_some(())
+    })
+    .await
+    .unwrap_or_else(|error| panic!("{error:#}"));
 }
 
 /// Does `work` on a thread that may get stuck in a mount; that is then a failure, and the

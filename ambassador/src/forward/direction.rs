@@ -66,27 +66,43 @@ impl Direction {
         }
     }
 
-    /// Moves what can be moved now.
+    /// Moves what can be moved now. `last`: the other direction has finished, so that both sides
+    /// are closed once this one has.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         from: &mut Conn,
         to: &mut Conn,
+        last: bool,
     ) -> Poll<Ended> {
         if let Some(ended) = self.ended {
             return Poll::Ready(ended);
         }
-        let ended = ready!(self.run(cx, from, to));
+        let ended = ready!(self.run(cx, from, to, last));
         self.ended = Some(ended);
         self.pending = Vec::new();
         self.pipe = None;
         Poll::Ready(ended)
     }
 
-    fn run(&mut self, cx: &mut Context<'_>, from: &mut Conn, to: &mut Conn) -> Poll<Ended> {
+    pub(super) fn has_finished(&self) -> bool {
+        self.ended == Some(Ended::Finished)
+    }
+
+    fn run(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut Conn,
+        to: &mut Conn,
+        last: bool,
+    ) -> Poll<Ended> {
         loop {
             if let Err(_broken) = ready!(self.flush(cx, to)) {
                 return Poll::Ready(Ended::SinkBroken);
+            }
+            if self.end_seen && last {
+                // Its own end was read, so to close it says the same as to end writing first.
+                return Poll::Ready(Ended::Finished);
             }
             if self.end_seen {
                 return Poll::Ready(match to.finish_writing() {

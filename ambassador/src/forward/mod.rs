@@ -119,8 +119,10 @@ impl Future for Forward<'_> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
         let this = self.get_mut();
-        let up = this.up.poll(cx, &mut this.client, &mut this.target);
-        let down = this.down.poll(cx, &mut this.target, &mut this.client);
+        let is_finished = |ended: Poll<Ended>| ended == Poll::Ready(Ended::Finished);
+        let answered = this.down.has_finished();
+        let up = this.up.poll(cx, &mut this.client, &mut this.target, answered);
+        let down = this.down.poll(cx, &mut this.target, &mut this.client, is_finished(up));
         this.count();
         match Forward::end(up, down) {
             Poll::Ready(end) => Poll::Ready(end),

@@ -28,7 +28,7 @@ async fn nothing_is_lost_to_a_narrow_sink() {
         });
         let mut direction = Direction::new(b"first".to_vec(), splice);
         let forwarding = tokio::spawn(async move {
-            let ended = poll_fn(|cx| direction.poll(cx, &mut from, &mut to)).await;
+            let ended = poll_fn(|cx| direction.poll(cx, &mut from, &mut to, false)).await;
             assert_eq!(ended, Ended::Finished);
             direction.moved
         });

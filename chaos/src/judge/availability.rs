@@ -1,6 +1,41 @@
-//! How long nobody's writes came through, fault by fault.
+//! How long nobody's writes came through, fault by fault, and whether that is too long.
 
 use std::time::Duration;
+
+use super::Finding;
+
+/// How long writes stood still by one fault that no other was near.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pause {
+    /// The fault, for people.
+    pub fault: String,
+    /// When it began.
+    pub at: Duration,
+    /// The longest time without an acknowledged write.
+    pub pause: Duration,
+    /// How long that may be.
+    pub bound: Duration,
+}
+
+/// Judges each pause against its bound.
+#[must_use]
+pub fn check(pauses: &[Pause]) -> Finding {
+    let long = pauses.iter().filter(|one| one.pause > one.bound).map(|one| {
+        let seconds = |time: Duration| time.as_secs_f64();
+        format!(
+            "{} at {:.1} s: no write was acknowledged for {:.2} s, more than {:.2} s",
+            one.fault,
+            seconds(one.at),
+            seconds(one.pause),
+            seconds(one.bound)
+        )
+    });
+    Finding {
+        check: "writes stand still no longer than each fault may make them".to_owned(),
+        looked_at: format!("{} faults that no other was near", pauses.len()),
+        violations: long.collect(),
+    }
+}
 
 /// The longest time without an acknowledgement in a window; `acknowledged` are the times of
 /// acknowledgements, rising. A gap is counted from the window's start, and to its end beyond it.
@@ -29,6 +64,18 @@ pub fn next_after(acknowledged: &[Duration], over: Duration) -> Option<Duration>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pause_beyond_its_bound_is_found() {
+        let pause = |pause| Pause {
+            fault: "a".to_owned(),
+            at: Duration::ZERO,
+            pause: Duration::from_secs(pause),
+            bound: Duration::from_secs(5),
+        };
+        assert!(check(&[pause(1), pause(5)]).is_clean());
+        assert_eq!(check(&[pause(1), pause(6)]).violations.len(), 1);
+    }
 
     #[test]
     fn the_gap_that_a_fault_tears_is_measured_to_its_end() {

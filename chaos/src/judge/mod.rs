@@ -7,12 +7,14 @@ pub mod appends;
 pub mod availability;
 mod cycles;
 pub mod leadership;
+pub mod loss;
+pub mod registers;
 pub mod routes;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What one check came to.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Finding {
     /// The check's name.
     pub check: String,

@@ -69,6 +69,48 @@ pub fn one_writer(answers: &[Answer]) -> Finding {
     }
 }
 
+/// No server acknowledges anything much later than a later server's first acknowledgement, whenever it
+/// was sent: the older one's mount must have stopped answering before. `delayed` are times in which
+/// an answer given before may have been on its way.
+#[must_use]
+pub fn gated(answers: &[Answer], delayed: &[(Duration, Duration)], bound: Duration) -> Finding {
+    let firsts = firsts(answers);
+    let mut looked_at = 0;
+    let acknowledged = answers.iter().filter(|answer| answer.outcome == Outcome::Acknowledged);
+    let acknowledged = acknowledged.filter(|answer| {
+        let is_delayed = delayed
+            .iter()
+            .any(|(from, to)| *from < answer.ended && answer.invoked < to.saturating_add(bound));
+        !is_delayed
+    });
+    let mut violations = Vec::new();
+    for answer in acknowledged {
+        looked_at += 1;
+        let own = firsts[&answer.server];
+        let Some((by, first)) = answer.ended.checked_sub(bound).and_then(|at| newest(&firsts, at))
+        else {
+            continue;
+        };
+        if by != answer.server && own < first {
+            violations.push(format!(
+                "server {} acknowledged at {:.3} s what was sent at {:.3} s, though server {} had \
+                 begun at {:.3} s",
+                answer.server.0,
+                answer.ended.as_secs_f64(),
+                answer.invoked.as_secs_f64(),
+                by.0,
+                first.as_secs_f64()
+            ));
+        }
+    }
+    Finding {
+        check: "one writer: what was sent to an older server before is not acknowledged after"
+            .to_owned(),
+        looked_at: format!("{looked_at} answers that nothing delayed"),
+        violations,
+    }
+}
+
 /// No connection that was asked for `bound` after a later server's first acknowledgement leads to
 /// an older one.
 #[must_use]
@@ -148,6 +190,17 @@ mod tests {
         assert!(one_writer(&overlapping).is_clean(), "it may have been done before");
         let after = [answer(0, 0, 1), answer(1, 4, 5), answer(0, 6, 7)];
         assert_eq!(one_writer(&after).violations.len(), 1);
+    }
+
+    #[test]
+    fn an_acknowledgement_that_comes_too_late_is_found_unless_it_was_delayed() {
+        let seconds = Duration::from_secs;
+        let answers = [answer(0, 0, 1), answer(1, 4, 5), answer(0, 2, 9)];
+        assert!(one_writer(&answers).is_clean(), "it was sent before");
+        assert_eq!(gated(&answers, &[], seconds(1)).violations.len(), 1);
+        assert!(gated(&answers, &[], seconds(4)).is_clean());
+        assert!(gated(&answers, &[(seconds(3), seconds(8))], seconds(1)).is_clean());
+        assert_eq!(gated(&answers, &[(seconds(20), seconds(28))], seconds(1)).violations.len(), 1);
     }
 
     #[test]

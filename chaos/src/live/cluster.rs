@@ -15,7 +15,8 @@ use super::replica::{Replica, Shared};
 use super::service::Service;
 use super::status::Status;
 use super::{PATIENCE, until};
-use crate::world::{World, open_to_all};
+use crate::world::clock::ClockLibrary;
+use crate::world::{PREFIX, World, open_to_all};
 
 /// The host of the clients and of their ambassador, in a world.
 pub const CLIENT: &str = "client";
@@ -46,6 +47,8 @@ pub struct Plan {
     pub durability: String,
     /// On hosts: whether the disks can be made to fail and to be slow.
     pub disks_can_fail: bool,
+    /// On hosts: whether the nodes' clocks can be set.
+    pub clocks_can_jump: bool,
     /// More top-level lines of every node's configuration.
     pub extra: String,
 }
@@ -62,6 +65,7 @@ impl Plan {
             ttl: "5s".to_owned(),
             durability: "async".to_owned(),
             disks_can_fail: false,
+            clocks_can_jump: false,
             extra: String::new(),
         }
     }
@@ -106,7 +110,9 @@ impl Cluster {
     /// # Errors
     /// A program is missing, or a folder cannot be made.
     pub async fn create(plan: &Plan) -> Result<Cluster> {
-        let folder = tempfile::Builder::new().prefix("mainstay-").tempdir()?;
+        // Named so that a sweep finds what is left if this process is killed.
+        let prefix = format!("{PREFIX}{}-loopback-", std::process::id());
+        let folder = tempfile::Builder::new().prefix(&prefix).tempdir()?;
         // The service's user must get through to its mount.
         open_to_all(folder.path())?;
         let path = folder.path().to_owned();
@@ -161,6 +167,12 @@ impl Cluster {
             extra: plan.extra.clone(),
         };
         let entrance = place(CLIENT)?;
+        if let Some(world) = world.as_ref().filter(|_| plan.clocks_can_jump) {
+            let library = ClockLibrary::build(&folder)?;
+            for name in ('a'..='z').take(plan.replicas) {
+                world.host(&name.to_string())?.give_clock(&library)?;
+            }
+        }
         let mut cluster = Cluster {
             replicas: Vec::new(),
             port: entrance.port(6432)?,
@@ -191,15 +203,23 @@ impl Cluster {
     /// # Errors
     /// Something did not come up.
     pub async fn start_all(mut self, service: Service) -> Result<Cluster> {
-        let cluster = &mut self;
-        for replica in &mut cluster.replicas {
+        self.launch(service)?;
+        self.serving().await?;
+        Ok(self)
+    }
+
+    /// Starts everything, and waits for nothing.
+    ///
+    /// # Errors
+    /// The binary cannot be run.
+    pub fn launch(&mut self, service: Service) -> Result<()> {
+        for replica in &mut self.replicas {
             replica.start()?;
         }
         if service != Service::Files {
-            cluster.start_ambassador()?;
+            self.start_ambassador()?;
         }
-        cluster.serving().await?;
-        Ok(self)
+        Ok(())
     }
 
     /// Adds one more node, not started.
@@ -238,6 +258,16 @@ impl Cluster {
         self.ambassador =
             Some(Process::start_at(&self.entrance, "ambassador", &mut command, &log)?);
         Ok(())
+    }
+
+    /// The running daemons, by node or as `ambassador`, each the root of its processes.
+    #[must_use]
+    pub fn pids(&self) -> Vec<(&str, i32)> {
+        let replicas = self.replicas.iter();
+        let mut pids: Vec<_> =
+            replicas.filter_map(|replica| Some((replica.node.as_str(), replica.pid()?))).collect();
+        pids.extend(self.ambassador.iter().map(|process| ("ambassador", process.pid())));
+        pids
     }
 
     /// Where everything of this cluster is.

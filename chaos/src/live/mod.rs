@@ -25,7 +25,7 @@ pub use service::Service;
 pub use status::Status;
 
 /// How long to wait for what should take seconds: a busy machine is slow, not wrong.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Asks `is_so` until it says yes, every `interval`.
 ///

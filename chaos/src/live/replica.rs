@@ -161,6 +161,12 @@ listen = "{address}:{api_port}"
         self.process.as_mut()
     }
 
+    /// The daemon's pid, if it was started.
+    #[must_use]
+    pub fn pid(&self) -> Option<i32> {
+        self.process.as_ref().map(Process::pid)
+    }
+
     /// Whether a daemon was started here and not ended by the harness since.
     #[must_use]
     pub fn is_started(&self) -> bool {
@@ -267,6 +273,22 @@ listen = "{address}:{api_port}"
     #[must_use]
     pub fn log(&self) -> PathBuf {
         self.folder.join("log")
+    }
+
+    /// What lost here and was set aside, as the manifests say it.
+    ///
+    /// # Errors
+    /// A manifest cannot be read.
+    pub fn set_aside(&self) -> Result<Vec<serde_json::Value>> {
+        let folder = self.state().join("quarantine");
+        let mut manifests = Vec::new();
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path().join("manifest.json");
+            if path.exists() {
+                manifests.push(serde_json::from_slice(&std::fs::read(&path)?)?);
+            }
+        }
+        Ok(manifests)
     }
 
     /// Writes the volume's plain files to `target`. The daemon must be down.

@@ -11,6 +11,8 @@ pub enum Service {
     Postgres,
     /// Redis with an append-only file synced at each write.
     Redis,
+    /// MariaDB, with what it does by default: each commit is synced.
+    MariaDb,
     /// A file store of the harness' own: a journal and snapshots ([`crate::store`]).
     Store,
     /// No server: the harness itself works on the leader's mount.
@@ -23,8 +25,9 @@ impl FromStr for Service {
         match text {
             "postgres" => Ok(Service::Postgres),
             "redis" => Ok(Service::Redis),
+            "mariadb" => Ok(Service::MariaDb),
             "files" => Ok(Service::Store),
-            _ => Err(format!("unknown service {text:?}: postgres, redis or files")),
+            _ => Err(format!("unknown service {text:?}: postgres, redis, mariadb or files")),
         }
     }
 }
@@ -34,6 +37,7 @@ impl std::fmt::Display for Service {
         f.write_str(match self {
             Service::Postgres => "postgres",
             Service::Redis => "redis",
+            Service::MariaDb => "mariadb",
             Service::Store => "files",
             Service::Files => "mount",
         })
@@ -47,6 +51,7 @@ impl Service {
         match self {
             Service::Postgres => "postgres",
             Service::Redis => "redis-server",
+            Service::MariaDb => "mariadbd",
             Service::Store => "chaos",
             Service::Files => "sleep",
         }
@@ -58,6 +63,7 @@ impl Service {
         match self {
             Service::Postgres | Service::Files => 5432,
             Service::Redis => 6379,
+            Service::MariaDb => 3306,
             Service::Store => 7000,
         }
     }
@@ -95,6 +101,19 @@ command = ["redis-server", "--dir", "{mount}", "--port", "{port}", "--bind", "{a
 address = "{address}:{port}"
 ready = {{ command = ["redis-cli", "-h", "{address}", "-p", "{port}", "get", "ready-check"], interval = "100ms", timeout = "3s" }}
 stop_signal = "SIGTERM"
+"#
+            ),
+            // Nobody outside of this world gets here, so there are no accounts. Each run of the server
+            // has a name that no other had; the client asks for it as `@@report_host`.
+            Service::MariaDb => format!(
+                r#"[process]
+command = ["sh", "-c", "exec mariadbd --no-defaults --datadir={mount} --bind-address={address} --port={port} --socket= --skip-grant-tables --skip-networking=0 --skip-name-resolve --max-connections=300 --max-connect-errors=1000000000 --innodb-log-file-size=16M --innodb-buffer-pool-size=64M --report-host=$(cat /proc/sys/kernel/random/uuid)"]
+init = ["mariadb-install-db", "--no-defaults", "--datadir={mount}", "--skip-test-db", "--skip-name-resolve", "--innodb-log-file-size=16M"]
+user = "mysql"
+address = "{address}:{port}"
+ready = {{ command = ["mariadb-admin", "--no-defaults", "--host={address}", "--port={port}", "--user=root", "ping"], interval = "200ms", timeout = "3s" }}
+stop_signal = "SIGTERM"
+stop_grace = "30s"
 "#
             ),
             Service::Store => {

@@ -5,9 +5,13 @@
 //! in async the leader steps down when its lease is over, in sync it goes on while a quorum of
 //! replicas hears it. When etcd is back there is a leader again without anyone's help.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 
-use super::{Done, Nemesis, Undo};
+use super::bound::Terms;
+use super::{Done, Kind, Nemesis, Undo};
+use crate::judge::Promise;
 use crate::live::etcd::Etcd;
 
 /// Whichever member leads etcd.
@@ -53,4 +57,15 @@ pub(super) fn start(nemesis: &mut Nemesis, members: &[usize]) -> Result<()> {
 
 fn etcd(nemesis: &mut Nemesis) -> Result<&mut Etcd> {
     nemesis.cluster.etcd.as_mut().context("the coordinator is no etcd")
+}
+
+/// etcd elects within any lease, and nobody waits for it meanwhile. Without a quorum of its members a
+/// leader in sync goes on; in async it steps down, and there is none until they are back. Without its
+/// memory, leader and config are put back, or elected anew.
+pub(super) fn stands_still(kind: Kind, terms: &Terms) -> Duration {
+    match (kind, terms.promise) {
+        (Kind::StopEtcd, Promise::Async) => terms.lasted + terms.failover(),
+        (Kind::WipeEtcd, _) => terms.lease + terms.failover(),
+        _ => Duration::ZERO,
+    }
 }

@@ -8,10 +8,13 @@
 //! and its fencer ends it. A killed service is started again in place, in the same epoch, and
 //! finds what it had.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use rustix::process::Signal;
 
-use super::{Done, Nemesis, Undo};
+use super::bound::{START, Terms};
+use super::{Done, Kind, Nemesis, Undo};
 use crate::live::process::{parent, send};
 
 /// The leader's daemon alone; the fencer and the service are left to themselves.
@@ -62,4 +65,16 @@ pub(super) fn all(nemesis: &mut Nemesis) -> Result<Done> {
         nemesis.hold(node);
     }
     Ok(Done::to(nodes.join(", "), Undo::Release(nodes)))
+}
+
+/// Writes stand still until another leads; after the service's own death until it runs again where
+/// it ran. A follower's death stands in nobody's way: the others of the quorum acknowledge. After the
+/// death of all, the leader's key may be there for one lease more.
+pub(super) fn stands_still(kind: Kind, terms: &Terms) -> Duration {
+    match kind {
+        Kind::KillFollower => Duration::ZERO,
+        Kind::KillService => START,
+        Kind::KillAll => terms.lasted + terms.lease + terms.failover(),
+        _ => terms.failover(),
+    }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// What can be done to a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -18,6 +18,7 @@ pub enum Kind {
     PauseDaemon,
     PauseService,
     PauseNode,
+    PauseGuards,
     CutFollowers,
     CutCoordinator,
     CutAll,
@@ -33,6 +34,7 @@ pub enum Kind {
     FailDisk,
     SlowDisk,
     FlipByte,
+    JumpClock,
     Restart,
     Replace,
     Roll,
@@ -47,7 +49,7 @@ struct Row {
     /// It may take the only other copy, or everything at once: nothing else goes on beside it.
     is_alone: bool,
     needs_etcd: bool,
-    /// It is not made unless it is asked for: not everything that it needs is built.
+    /// It is not made unless it is asked for: no machine does that by itself.
     is_asked_for: bool,
     /// For a person who reads the report.
     says: &'static str,
@@ -57,7 +59,7 @@ const fn row(kind: Kind, name: &'static str, lasts: (u64, u64), says: &'static s
     Row { kind, name, lasts, is_alone: false, needs_etcd: false, is_asked_for: false, says }
 }
 
-const ROWS: [Row; 27] = [
+const ROWS: [Row; 29] = [
     row(Kind::KillDaemon, "kill-daemon", (5, 12), "the leader's daemon is killed"),
     row(Kind::KillService, "kill-service", (3, 6), "the service's main process is killed"),
     row(Kind::KillNode, "kill-node", (8, 15), "all of the leader's node is killed at once"),
@@ -69,6 +71,15 @@ const ROWS: [Row; 27] = [
     row(Kind::PauseDaemon, "pause-daemon", (1, 20), "the leader's daemon is stopped"),
     row(Kind::PauseService, "pause-service", (1, 8), "the service's processes are stopped"),
     row(Kind::PauseNode, "pause-node", (1, 20), "all of the leader's node is stopped"),
+    Row {
+        is_asked_for: true,
+        ..row(
+            Kind::PauseGuards,
+            "pause-guards",
+            (8, 14),
+            "the leader's daemon and its fencer are stopped; the daemon goes on first",
+        )
+    },
     row(Kind::CutFollowers, "cut-followers", (5, 15), "the leader and its followers are cut apart"),
     Row {
         needs_etcd: true,
@@ -90,7 +101,6 @@ const ROWS: [Row; 27] = [
     Row {
         is_alone: true,
         needs_etcd: true,
-        is_asked_for: true,
         ..row(Kind::WipeEtcd, "wipe-etcd", (1, 2), "etcd loses everything that it held")
     },
     row(Kind::FillLeader, "fill-leader", (4, 10), "the leader's disk is full"),
@@ -99,9 +109,14 @@ const ROWS: [Row; 27] = [
     row(Kind::SlowDisk, "slow-disk", (5, 15), "the leader's disk takes 50 ms for each request"),
     Row {
         is_alone: true,
-        is_asked_for: true,
-        ..row(Kind::FlipByte, "flip-byte", (1, 2), "a byte of a follower's copy is changed")
+        ..row(
+            Kind::FlipByte,
+            "flip-byte",
+            (1, 2),
+            "a byte of a follower's copy is changed, and all are compared",
+        )
     },
+    row(Kind::JumpClock, "jump-clock", (5, 15), "a node's time of day is wrong by up to ten days"),
     row(Kind::Restart, "restart", (1, 3), "a daemon is stopped and started, as for an upgrade"),
     Row {
         is_alone: true,
@@ -161,6 +176,15 @@ impl Kind {
         matches!(self, Kind::FailDisk | Kind::SlowDisk)
     }
 
+    /// Whether it keeps an answer that was given from its client for a while: on a link that is cut,
+    /// or in a service that is stopped between hearing that a write is safe and saying so.
+    #[must_use]
+    pub fn delays_answers(self) -> bool {
+        let pauses = matches!(self, Kind::PauseService | Kind::PauseNode);
+        let cuts = matches!(self, Kind::CutAll | Kind::CutOutgoing | Kind::CutIncoming);
+        pauses || cuts || self == Kind::SlowLink
+    }
+
     /// Whether it needs a real etcd.
     #[must_use]
     pub fn needs_etcd(self) -> bool {
@@ -177,6 +201,12 @@ impl fmt::Display for Kind {
 impl Serialize for Kind {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for Kind {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Kind, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 

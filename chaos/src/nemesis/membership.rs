@@ -11,7 +11,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use rustix::process::Signal;
 
-use super::{Done, Nemesis, Undo};
+use super::bound::{START, Terms};
+use super::{Done, Kind, Nemesis, Undo};
 use crate::live::until;
 use crate::observe::metrics::is_healthy;
 
@@ -63,18 +64,28 @@ async fn replace_one(nemesis: &mut Nemesis, index: usize) -> Result<String> {
     Ok(node)
 }
 
-/// Asks for it as an operator would, and does not wait for the answer.
+/// Asks for it as an operator would. It lasts until the answer comes, and other faults may come before:
+/// clients are given some seconds to leave, and only then does the leader go.
 pub(super) async fn switchover(nemesis: &mut Nemesis) -> Result<Done> {
     let leader = nemesis.leader().await?;
     let node = leader.node.clone();
     let mut command = tokio::process::Command::from(leader.mainstay(&["switchover"]));
     command.stdin(Stdio::null()).kill_on_drop(true);
-    tokio::spawn(async move {
+    let asked = tokio::spawn(async move {
         match tokio::time::timeout(SWITCHOVER_PATIENCE, command.output()).await {
             Ok(Ok(output)) if output.status.success() => {}
             // That it is refused amid other faults is an answer, too.
             other => tracing::info!(?other, "a switchover was not carried out"),
         }
     });
-    Ok(Done::to(node, Undo::Nothing))
+    Ok(Done::to(node, Undo::Wait(asked)))
+}
+
+/// What is planned takes no longer than what is not; one that was replaced may have led. A service that
+/// is stopped in order is given the time for it that a start takes.
+pub(super) fn stands_still(kind: Kind, terms: &Terms) -> Duration {
+    match kind {
+        Kind::Switchover => 2 * START,
+        _ => START + terms.failover(),
+    }
 }

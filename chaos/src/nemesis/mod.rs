@@ -3,6 +3,8 @@
 //! A [`plan`] is made from a seed alone; victims are roles (the leader, some follower) that are
 //! resolved when a fault is injected. Every fault returns its own [`Undo`].
 
+pub mod bound;
+pub mod clock;
 pub mod coordinator;
 pub mod disk;
 pub mod kill;
@@ -16,6 +18,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use tokio::task::JoinHandle;
 
 use crate::live::process::is_alive;
 use crate::live::{Cluster, Replica, until};
@@ -36,10 +39,14 @@ const RESTART_AFTER: Duration = Duration::from_secs(1);
 pub enum Undo {
     /// It is over by itself.
     Nothing,
+    /// It is over when this is.
+    Wait(JoinHandle<()>),
     /// Lets the nodes be started again.
     Release(Vec<String>),
     /// Lets these processes go on.
     Continue(Vec<i32>),
+    /// Lets the first go on, and the other a moment later.
+    ContinueInTurn(i32, i32),
     /// Lets a host go on.
     Thaw(String),
     /// Joins what was cut.
@@ -56,6 +63,19 @@ pub enum Undo {
     Hasten(String),
     /// Gives a node's disk its room back.
     Empty(String),
+    /// Sets a node's clock right.
+    SetClock(String),
+}
+
+impl Undo {
+    /// Whether it can be done now; else later.
+    #[must_use]
+    pub fn is_due(&self) -> bool {
+        match self {
+            Undo::Wait(task) => task.is_finished(),
+            _ => true,
+        }
+    }
 }
 
 /// What was done, for the report.
@@ -106,6 +126,7 @@ impl Nemesis {
             Kind::PauseDaemon => pause::daemon(self).await,
             Kind::PauseService => pause::service(self).await,
             Kind::PauseNode => pause::node(self).await,
+            Kind::PauseGuards => pause::guards(self).await,
             Kind::CutFollowers => network::cut_followers(self).await,
             Kind::CutCoordinator => network::cut_coordinator(self).await,
             Kind::CutAll => network::cut_all(self).await,
@@ -121,6 +142,7 @@ impl Nemesis {
             Kind::FailDisk => disk::fail(self).await,
             Kind::SlowDisk => disk::slow(self).await,
             Kind::FlipByte => disk::flip_byte(self, choice).await,
+            Kind::JumpClock => clock::jump(self, choice),
             Kind::Restart => membership::restart(self, choice),
             Kind::Replace => membership::replace(self, choice).await,
             Kind::Roll => membership::roll(self).await,
@@ -134,7 +156,7 @@ impl Nemesis {
     /// The machine refused.
     pub fn undo(&mut self, undo: Undo) -> Result<()> {
         match undo {
-            Undo::Nothing => Ok(()),
+            Undo::Nothing | Undo::Wait(_) => Ok(()),
             Undo::Release(nodes) => {
                 for node in nodes {
                     self.release(&node);
@@ -145,6 +167,11 @@ impl Nemesis {
                 pids.into_iter().filter(|pid| is_alive(*pid)).for_each(pause::go_on);
                 Ok(())
             }
+            Undo::ContinueInTurn(first, other) => {
+                pause::go_on_in_turn(first, other);
+                Ok(())
+            }
+            Undo::SetClock(node) => clock::set(self, &node, 0),
             Undo::Thaw(node) => pause::host(&self.cluster, &node)?.thaw(),
             Undo::Join(links) => self.switch()?.join(&links),
             Undo::Steady(links) => self.switch()?.make_steady(&links),

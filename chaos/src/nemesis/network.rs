@@ -8,10 +8,13 @@
 //! as long as beats get through in time; that it does depose is a loss of comfort, not of safety.
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::{Done, Nemesis, Undo};
+use super::bound::Terms;
+use super::{Done, Kind, Nemesis, Undo};
+use crate::judge::Promise;
 use crate::world::Link;
 
 /// In which direction the leader's packets are lost.
@@ -97,4 +100,17 @@ fn hosts(nemesis: &Nemesis) -> Result<Vec<(String, Ipv4Addr)>> {
 fn others(nemesis: &Nemesis, one: Ipv4Addr) -> Result<impl Iterator<Item = Ipv4Addr> + use<>> {
     let all = hosts(nemesis)?.into_iter().map(|(_, address)| address);
     Ok(all.filter(move |address| *address != one))
+}
+
+/// Whoever is cut off is replaced as one who died. A leader that is heard and hears nobody is not
+/// suspected, and gives up only when its own lease is over. One follower's bad link is no reason to
+/// wait for it. Without its followers a leader goes on in async, and without its coordinator in sync.
+pub(super) fn stands_still(kind: Kind, terms: &Terms) -> Duration {
+    match (kind, terms.promise) {
+        (Kind::FlakyLink, _)
+        | (Kind::CutFollowers, Promise::Async)
+        | (Kind::CutCoordinator, Promise::Sync) => Duration::ZERO,
+        (Kind::CutIncoming | Kind::CutOutgoing, _) => terms.lease + terms.failover(),
+        _ => terms.failover(),
+    }
 }

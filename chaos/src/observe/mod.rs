@@ -7,12 +7,12 @@ mod reigns;
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use reigns::{from_coordinator, from_samples};
 
 /// One leadership as it was seen.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reign {
     /// Its epoch.
     pub epoch: u64,

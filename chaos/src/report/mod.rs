@@ -4,13 +4,14 @@ mod html;
 mod parts;
 mod picture;
 pub mod summary;
+pub mod table;
 mod timeline;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::judge::Finding;
 use crate::live::Cluster;
@@ -21,7 +22,7 @@ pub use parts::Parts;
 pub use timeline::Point;
 
 /// All that is known of a run.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
     /// The seed.
     pub seed: u64,
@@ -51,7 +52,7 @@ pub struct Report {
 }
 
 /// One fault as it was done.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Fault {
     /// Its kind.
     pub kind: Kind,
@@ -69,6 +70,9 @@ pub struct Fault {
     pub overlaps: bool,
     /// The longest time without an acknowledged write, from its begin until things settled.
     pub pause: Option<Duration>,
+    /// How long that may be, a busy machine's share included.
+    #[serde(default)]
+    pub bound: Option<Duration>,
     /// From its having been done to the next acknowledged write.
     pub next: Option<Duration>,
 }
@@ -84,7 +88,18 @@ impl Fault {
         until: Option<Duration>,
         skipped: Option<String>,
     ) -> Fault {
-        Fault { kind, on, at, done, until, skipped, overlaps: false, pause: None, next: None }
+        Fault {
+            kind,
+            on,
+            at,
+            done,
+            until,
+            skipped,
+            overlaps: false,
+            pause: None,
+            bound: None,
+            next: None,
+        }
     }
 }
 
@@ -158,6 +173,16 @@ impl Report {
         }
         let ambassador = cluster.folder().join("ambassador.log");
         let _ = std::fs::copy(ambassador, logs.join("ambassador.log"));
+    }
+
+    /// A report that was written.
+    ///
+    /// # Errors
+    /// There is none at `path`.
+    pub fn read(path: &Path) -> Result<Report> {
+        let text = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
+        let report = serde_json::from_slice(&text);
+        report.with_context(|| format!("{} is no report of a run", path.display()))
     }
 
     /// Writes `report.json` and `report.html`.

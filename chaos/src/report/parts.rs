@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Report;
 use crate::judge::availability::next_after;
@@ -10,7 +10,7 @@ use crate::nemesis::Kind;
 use crate::observe::coordinator::Change;
 
 /// One failover, from the fault that caused it. Times count from when the fault was done.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Parts {
     /// What caused it.
     pub kind: Kind,

@@ -1,13 +1,17 @@
 //! The end of a run: the world is healed, everything must come back, and all is judged.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 
 use super::Options;
 use super::record::{Crowd, Present, answers};
 use crate::demo::checker;
-use crate::judge::{Finding, acknowledged, appends, leadership, routes};
+use crate::judge::loss::{self, Told};
+use crate::judge::{Finding, acknowledged, appends, leadership, registers, routes};
 use crate::live::Cluster;
-use crate::nemesis::Nemesis;
+use crate::nemesis::{Kind, Nemesis};
+use crate::observe::coordinator::CoordinatorWatch;
 use crate::report::Report;
 use crate::workload::History;
 use crate::workload::tree::Tree;
@@ -25,11 +29,62 @@ pub(super) fn judge(report: &mut Report, history: &History, present: &Present, o
     if let Some(lists) = &present.lists {
         report.findings.push(appends::check(&history.transactions(), lists, promise));
     }
+    if let Some(ends) = &present.registers {
+        let uses = history.registers();
+        report.findings.push(registers::check(&uses, ends, promise, options.lease()));
+    }
     report.findings.push(leadership::check(&report.reigns));
     let answers = answers(history);
     report.findings.push(routes::one_writer(&answers));
+    report.findings.push(routes::gated(&answers, &delayed(report), LATE));
     report.findings.push(routes::cut(&answers, options.lease()));
     report.findings.push(routes::forwarded(&history.connections(), &answers, options.lease()));
+}
+
+/// In async: what is not there against the bound, and against what the cluster itself says of it.
+pub(super) fn judge_losses(
+    report: &mut Report,
+    history: &History,
+    present: &Present,
+    watch: Option<&CoordinatorWatch>,
+    cluster: &Cluster,
+    options: &Options,
+) -> Result<()> {
+    // Only a real etcd shows its history to an onlooker.
+    let Some(watch) = watch else { return Ok(()) };
+    let mut told = Told::default();
+    for change in watch.changes() {
+        let value = change.value.as_ref().filter(|_| change.key.starts_with("history/"));
+        // A change of the config within an epoch has a line of its own, with the same number.
+        let Some(value) = value.filter(|_| !change.key.contains('-')) else { continue };
+        if let Some(epoch) = value["epoch"].as_u64() {
+            told.history.insert(epoch, value["lost_ops"].as_u64());
+        }
+    }
+    for replica in &cluster.replicas {
+        for manifest in replica.set_aside()? {
+            told.set_aside.extend(manifest["position"]["epoch"].as_u64());
+        }
+    }
+    let wipes = |kind| matches!(kind, Kind::Replace | Kind::Roll);
+    told.disks_were_lost = report.faults.iter().any(|fault| wipes(fault.kind));
+    let bound = options.max_lag + NOTICED + options.patience;
+    let writes = history.writes();
+    report.findings.push(loss::check(&writes, &present.writes, &report.reigns, &told, bound));
+    Ok(())
+}
+
+/// How long it takes a leader to see that a follower is too far behind, and to take it off the list
+/// of those who may take over.
+const NOTICED: Duration = Duration::from_secs(1);
+
+/// How late an answer may come to its client on a busy machine, if nothing delays it on purpose.
+const LATE: Duration = Duration::from_secs(1);
+
+/// When answers may have been on their way for long.
+fn delayed(report: &Report) -> Vec<(Duration, Duration)> {
+    let faults = report.faults.iter().filter(|fault| fault.kind.delays_answers());
+    faults.map(|fault| (fault.at, fault.until.unwrap_or(Duration::MAX))).collect()
 }
 
 /// What is on the disks.

@@ -29,7 +29,8 @@ pub(super) async fn play(
     let mut open: Vec<(usize, Duration, Undo)> = Vec::new();
     loop {
         let now = history.now() - start;
-        while let Some(index) = open.iter().position(|(_, until, _)| *until <= history.now()) {
+        let is_over = |until, undo: &Undo| until <= history.now() && undo.is_due();
+        while let Some(index) = open.iter().position(|(_, until, undo)| is_over(*until, undo)) {
             let (fault, _, undo) = open.swap_remove(index);
             tracing::info!(kind = %faults[fault].kind, "undone");
             nemesis.undo(undo)?;

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::judge::Promise;
 use crate::live::cluster::Plan;
 use crate::live::{Cluster, Coordination, Service};
 use crate::nemesis::plan::plan;
@@ -49,15 +50,22 @@ fn cluster_plan(options: &Options) -> Result<Plan> {
     plan.coordination = options.coordination.into();
     plan.ttl = options.ttl.clone();
     plan.durability = options.durability.to_string();
+    plan.clocks_can_jump = options.kinds().contains(&Kind::JumpClock);
     plan.disks_can_fail = options.kinds().into_iter().any(Kind::needs_layer);
-    plan.extra = format!("voters = {}", options.replicas);
+    let max_lag = options.max_lag.as_millis();
+    plan.extra = format!("voters = {}\nmax_lag = {{ time = \"{max_lag}ms\" }}", options.replicas);
     Ok(plan)
 }
 
 async fn run_in(world: World, plan_of_cluster: &Plan, options: &Options) -> Result<Report> {
-    let cluster = Cluster::create_in(world, plan_of_cluster).await?;
-    let cluster = cluster.start_all(options.service).await?;
-    cluster.whole().await?;
+    let mut cluster = Cluster::create_in(world, plan_of_cluster).await?;
+    cluster.launch(options.service)?;
+    // On a starved machine a daemon may be late for its own lease, and is ended for it, before
+    // anything was done to it: somebody must start it again from the beginning.
+    let mut nemesis = Nemesis::new(cluster);
+    let up = nemesis.whole().await;
+    up.with_context(|| nemesis.cluster.last_words())?;
+    let cluster = &nemesis.cluster;
     let history = History::default();
     let watch = cluster.etcd.as_ref().map(|etcd| {
         let address = etcd.address();
@@ -66,12 +74,11 @@ async fn run_in(world: World, plan_of_cluster: &Plan, options: &Options) -> Resu
     let nodes: Vec<_> =
         cluster.replicas.iter().map(|replica| (replica.node.clone(), replica.api())).collect();
     let samples = Samples::start(&nodes, &history);
-    let crowd = Crowd::start(&cluster, options, &history).await?;
+    let crowd = Crowd::start(cluster, options, &history).await?;
     crowd.advance(20).await?;
 
     let kinds = options.kinds();
     let planned = plan(options.seed, options.duration, &kinds, options.calm());
-    let mut nemesis = Nemesis::new(cluster);
     let faults =
         faults::play(&mut nemesis, &planned, options.duration, &history, watch.as_ref()).await?;
     let healed = history.now();
@@ -93,6 +100,9 @@ async fn run_in(world: World, plan_of_cluster: &Plan, options: &Options) -> Resu
     let present = crowd.finish().await?;
     record::fill(&mut report, &history, writing_until, watch.as_ref(), &samples, options);
     end::judge(&mut report, &history, &present, options);
+    if options.promise() == Promise::Async {
+        end::judge_losses(&mut report, &history, &present, watch.as_ref(), &cluster, options)?;
+    }
     end::inspect(&mut report, &mut cluster, options).await;
     report.keep_logs(&cluster);
     Ok(report)

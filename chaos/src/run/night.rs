@@ -11,7 +11,7 @@ use super::options::CoordinationName;
 use super::{Options, run, span};
 use crate::live::Service;
 use crate::report::Report;
-use crate::report::summary::by_kind;
+use crate::report::table::markdown;
 
 /// What a night is to be.
 #[derive(Clone, Debug, Args)]
@@ -25,9 +25,10 @@ pub struct Night {
 }
 
 /// Each run's service, coordination and number of replicas, in turn.
-const SETTINGS: [(Service, CoordinationName, usize); 6] = [
+const SETTINGS: [(Service, CoordinationName, usize); 7] = [
     (Service::Postgres, CoordinationName::Etcd, 3),
     (Service::Redis, CoordinationName::Etcd, 3),
+    (Service::MariaDb, CoordinationName::Etcd, 3),
     (Service::Store, CoordinationName::Etcd, 3),
     (Service::Postgres, CoordinationName::Etcd, 5),
     (Service::Redis, CoordinationName::Sqlite, 3),
@@ -68,7 +69,7 @@ pub fn night(options: &Night) -> Result<()> {
                     failed.push(one.replay());
                 }
             }
-            std::fs::write(options.first.out.join("table.md"), table(&reports))
+            std::fs::write(options.first.out.join("table.md"), markdown(&reports))
                 .with_context(|| format!("write to {}", options.first.out.display()))?;
         }
     }
@@ -76,31 +77,8 @@ pub fn night(options: &Night) -> Result<()> {
 }
 
 fn end(out: &Path, reports: &[Report], failed: &[String]) -> Result<()> {
-    println!("\n{}", table(reports));
+    println!("\n{}", markdown(reports));
     println!("{} runs; their reports are below {}", reports.len(), out.display());
     ensure!(failed.is_empty(), "{} runs found something:\n{}", failed.len(), failed.join("\n"));
     Ok(())
-}
-
-/// The pauses by fault, as Markdown.
-#[must_use]
-pub fn table(reports: &[Report]) -> String {
-    let mut text = "| fault | what happens | made | new epochs | alone | without an acknowledged \
-                    write: median | max |\n|---|---|---|---|---|---|---|\n"
-        .to_owned();
-    for row in by_kind(reports) {
-        let seconds = |time: Duration| format!("{:.2} s", time.as_secs_f64());
-        let (median, max) = row
-            .median_and_max()
-            .map_or_else(Default::default, |(median, max)| (seconds(median), seconds(max)));
-        text.push_str(&format!(
-            "| {} | {} | {} | {} | {} | {median} | {max} |\n",
-            row.kind,
-            row.kind.says(),
-            row.made,
-            row.failovers,
-            row.pauses.len()
-        ));
-    }
-    text
 }

@@ -62,15 +62,18 @@ pub struct Options {
     /// Which faults, with commas between; all that are always made, if it is not said
     #[arg(long, value_delimiter = ',')]
     pub faults: Vec<Kind>,
-    /// postgres, redis or files
+    /// postgres, redis, mariadb or files
     #[arg(long, default_value = "postgres")]
     pub service: Service,
     /// How many replicas
     #[arg(long, default_value_t = 3)]
     pub replicas: usize,
     /// What an acknowledged write is worth
-    #[arg(long, value_enum, default_value = "async")]
+    #[arg(long, value_enum, default_value = "sync")]
     pub durability: Durability,
+    /// In async: how far behind a follower may be and take over, and so how much a failover may lose
+    #[arg(long, default_value = "10s", value_parser = span)]
+    pub max_lag: Duration,
     /// Through what the replicas agree
     #[arg(long, value_enum, default_value = "etcd")]
     pub coordination: CoordinationName,
@@ -80,6 +83,9 @@ pub struct Options {
     /// Quiet time between faults; three ttl, if it is not said
     #[arg(long, value_parser = span)]
     pub calm: Option<Duration>,
+    /// What a busy machine may add to how long writes stand still by a fault
+    #[arg(long, default_value = "10s", value_parser = span)]
+    pub patience: Duration,
     /// How many clients write
     #[arg(long, default_value_t = 4)]
     pub clients: u32,
@@ -155,6 +161,8 @@ impl Options {
         if let Some(calm) = self.calm {
             text.push_str(&format!(" --calm {}ms", calm.as_millis()));
         }
+        text.push_str(&format!(" --patience {}ms", self.patience.as_millis()));
+        text.push_str(&format!(" --max-lag {}ms", self.max_lag.as_millis()));
         text
     }
 }

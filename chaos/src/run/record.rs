@@ -7,14 +7,16 @@ use anyhow::Result;
 use super::Options;
 use super::has_clients;
 use crate::judge::appends::Lists;
-use crate::judge::availability::{longest_gap, next_after};
+use crate::judge::availability::{self, Pause, longest_gap, next_after};
 use crate::judge::routes::Answer;
 use crate::live::{Cluster, Service};
+use crate::nemesis::bound::{Terms, stands_still};
 use crate::observe::coordinator::CoordinatorWatch;
 use crate::observe::metrics::Samples;
 use crate::observe::{from_coordinator, from_samples};
-use crate::report::{Point, Report};
+use crate::report::{Fault, Point, Report};
 use crate::workload::appends::Appenders;
+use crate::workload::registers::Registers;
 use crate::workload::{History, Outcome, Way, Writers};
 
 /// How many clients connect to each node itself.
@@ -25,6 +27,7 @@ const DIRECT_CLIENTS: usize = 6;
 pub(super) struct Crowd {
     writers: Writers,
     appenders: Option<Appenders>,
+    registers: Option<Registers>,
 }
 
 /// What readers found at the end.
@@ -32,6 +35,7 @@ pub(super) struct Crowd {
 pub(super) struct Present {
     pub writes: Vec<(u32, u64)>,
     pub lists: Option<Lists>,
+    pub registers: Option<Vec<(u32, u64)>>,
 }
 
 impl Crowd {
@@ -44,13 +48,23 @@ impl Crowd {
         for (client, replica) in (clients + 1..).zip(directly) {
             writers.add((replica.address(), replica.service_port).into(), client, Way::Direct);
         }
+        let first = clients + 1 + u32::try_from(DIRECT_CLIENTS * cluster.replicas.len())?;
+        for (client, replica) in (first..).zip(cluster.replicas.iter()) {
+            writers.add_busy((replica.address(), replica.service_port).into(), client);
+        }
         let appenders = match options.service {
             Service::Postgres => {
                 Some(Appenders::start(entrance, clients, options.seed, history).await?)
             }
             _ => None,
         };
-        Ok(Crowd { writers, appenders })
+        let registers = match options.service {
+            Service::Redis | Service::MariaDb => {
+                Some(Registers::start(options.service, entrance, history))
+            }
+            Service::Postgres | Service::Store | Service::Files => None,
+        };
+        Ok(Crowd { writers, appenders, registers })
     }
 
     pub async fn advance(&self, count: usize) -> Result<()> {
@@ -62,8 +76,12 @@ impl Crowd {
             Some(appenders) => Some(appenders.finish().await?),
             None => None,
         };
+        let registers = match self.registers {
+            Some(registers) => Some(registers.finish().await?),
+            None => None,
+        };
         let (_, writes) = self.writers.finish().await?;
-        Ok(Present { writes, lists })
+        Ok(Present { writes, lists, registers })
     }
 }
 
@@ -105,17 +123,36 @@ pub(super) fn fill(
     report.lasted = writing_until;
     report.throughput = Point::of(&answers);
     report.servers = history.servers();
-    let settle = 2 * options.lease();
+    // What comes next may begin before all is settled; it is not this one's doing.
+    let settle = (2 * options.lease()).min(options.calm().mul_f64(0.8));
     for fault in &mut report.faults {
         let until = (fault.until.unwrap_or(fault.done) + settle).min(writing_until);
         fault.pause = Some(longest_gap(&acknowledged, fault.at, until));
         fault.next = next_after(&acknowledged, fault.done);
+        let lasted = fault.until.unwrap_or(fault.done) - fault.at;
+        let terms = Terms { lasted, lease: options.lease(), promise: options.promise() };
+        fault.bound = Some(stands_still(fault.kind, &terms) + options.patience);
     }
     let spans: Vec<_> = report.faults.iter().map(|f| (f.at, f.until.unwrap_or(f.done))).collect();
     for (index, fault) in report.faults.iter_mut().enumerate() {
         let until = fault.until.unwrap_or(fault.done) + settle;
         let others = spans.iter().enumerate().filter(|(other, _)| *other != index);
         fault.overlaps = others.into_iter().any(|(_, (at, to))| *at < until && fault.at < *to);
+        // Where nothing was acknowledged since the one before was undone, writes stand still for that.
+        let before = spans.iter().filter(|(_, to)| *to <= fault.at).map(|(_, to)| *to).max();
+        let since = before.and_then(|before| next_after(&acknowledged, before).map(|d| before + d));
+        fault.overlaps |= before.is_some() && since.is_none_or(|since| since >= fault.at);
     }
     report.parts(&changes, &acknowledged);
+    let pauses: Vec<_> = report.faults.iter().filter_map(measured).collect();
+    report.findings.push(availability::check(&pauses));
+}
+
+/// A fault's pause, if it was made and is the only one that can have caused it.
+fn measured(fault: &Fault) -> Option<Pause> {
+    if fault.overlaps || fault.skipped.is_some() {
+        return None;
+    }
+    let (pause, bound) = (fault.pause?, fault.bound?);
+    Some(Pause { fault: format!("{} of {}", fault.kind, fault.on), at: fault.at, pause, bound })
 }

@@ -57,7 +57,10 @@ mod tests {
     #[test]
     fn every_kept_seed_is_a_run() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds");
-        let open = read(&folder.join("open")).expect("seeds");
-        assert!(read(&folder).expect("seeds").len() + open.len() > 0);
+        assert!(!read(&folder).expect("seeds").is_empty());
+        // It is there only while something is open.
+        if folder.join("open").exists() {
+            read(&folder.join("open")).expect("seeds");
+        }
     }
 }

@@ -151,6 +151,7 @@ impl World {
             covered: standing.covered,
             stored: disk.config.clone(),
             verified: None,
+            progress: None,
             state: String::new(),
         };
         self.machine(node, Event::Report(Box::new(report)));

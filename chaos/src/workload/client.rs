@@ -8,6 +8,7 @@ use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
 use tokio_postgres::NoTls;
 
+use super::mariadb;
 use crate::live::Service;
 use crate::store;
 
@@ -23,6 +24,8 @@ pub enum Client {
     Postgres(tokio_postgres::Client),
     /// Of Redis.
     Redis(MultiplexedConnection),
+    /// Of MariaDB.
+    MariaDb(mariadb::Connection),
     /// Of the file store.
     Store(store::Client),
 }
@@ -32,6 +35,7 @@ impl std::fmt::Debug for Client {
         f.write_str(match self {
             Client::Postgres(_) => "Postgres",
             Client::Redis(_) => "Redis",
+            Client::MariaDb(_) => "MariaDb",
             Client::Store(_) => "Store",
         })
     }
@@ -68,6 +72,7 @@ impl Client {
                     client.get_multiplexed_async_connection_with_config(&config).await?;
                 Ok(Client::Redis(connection))
             }
+            Service::MariaDb => Ok(Client::MariaDb(mariadb::Connection::connect(address).await?)),
             Service::Store => Ok(Client::Store(store::Client::connect(address).await?)),
             Service::Files => bail!("the files service has no clients"),
         }
@@ -78,10 +83,21 @@ impl Client {
     /// # Errors
     /// What the service said.
     pub async fn prepare(&mut self) -> Result<()> {
-        if let Client::Postgres(client) = self {
-            let table = "create table if not exists writes \
-                         (client bigint, number bigint, primary key (client, number))";
-            client.batch_execute(table).await?;
+        let table = "(client bigint, number bigint, primary key (client, number))";
+        match self {
+            Client::Postgres(client) => {
+                let create = format!("create table if not exists writes {table}");
+                client.batch_execute(&create).await?;
+            }
+            Client::MariaDb(connection) => {
+                connection.ask("create database if not exists chaos").await?;
+                let create = format!("create table if not exists chaos.writes {table}");
+                connection.ask(&create).await?;
+                let create = "create table if not exists chaos.registers \
+                              (name bigint primary key, value bigint)";
+                connection.ask(create).await?;
+            }
+            Client::Redis(_) | Client::Store(_) => {}
         }
         Ok(())
     }
@@ -106,9 +122,61 @@ impl Client {
             Client::Redis(connection) => {
                 let _: u64 = connection.rpush(format!("writes:{client}"), number).await?;
             }
+            Client::MariaDb(connection) => {
+                let insert = format!("insert into chaos.writes values ({client}, {number})");
+                connection.ask(&insert).await?;
+            }
             Client::Store(connection) => connection.append(client, number).await?,
         }
         Ok(())
+    }
+
+    /// Puts a value into a register.
+    ///
+    /// # Errors
+    /// Anything but the service's word that it is done.
+    pub async fn set(&mut self, register: u32, value: u64) -> Result<()> {
+        tokio::time::timeout(ANSWER_TIMEOUT, async {
+            match self {
+                Client::Redis(connection) => {
+                    let _: () = connection.set(format!("register:{register}"), value).await?;
+                }
+                Client::MariaDb(connection) => {
+                    let put = format!(
+                        "insert into chaos.registers values ({register}, {value}) \
+                         on duplicate key update value = {value}"
+                    );
+                    connection.ask(&put).await?;
+                }
+                Client::Postgres(_) | Client::Store(_) => bail!("{self:?} has no registers"),
+            }
+            Ok(())
+        })
+        .await
+        .context("no answer in time")?
+    }
+
+    /// What a register holds; nothing was put there if it is 0.
+    ///
+    /// # Errors
+    /// What the service said.
+    pub async fn get(&mut self, register: u32) -> Result<u64> {
+        tokio::time::timeout(ANSWER_TIMEOUT, async {
+            match self {
+                Client::Redis(connection) => {
+                    let value: Option<u64> = connection.get(format!("register:{register}")).await?;
+                    Ok(value.unwrap_or(0))
+                }
+                Client::MariaDb(connection) => {
+                    let read = format!("select value from chaos.registers where name = {register}");
+                    let rows = connection.ask(&read).await?;
+                    Ok(rows.first().map_or(Ok(0), |value| value.parse())?)
+                }
+                Client::Postgres(_) | Client::Store(_) => bail!("{self:?} has no registers"),
+            }
+        })
+        .await
+        .context("no answer in time")?
     }
 
     /// Names the run of the server's process that this leads to: no two runs have the same.
@@ -125,6 +193,10 @@ impl Client {
                     let mut lines = said.lines();
                     let run = lines.find_map(|line| line.strip_prefix("run_id:"));
                     Ok(run.context("no run_id in Redis' answer")?.to_owned())
+                }
+                Client::MariaDb(connection) => {
+                    let rows = connection.ask("select @@report_host").await?;
+                    rows.into_iter().next().context("MariaDB has no name")
                 }
                 Client::Store(connection) => connection.run().await,
             }
@@ -157,6 +229,14 @@ impl Client {
                     all.extend(numbers.into_iter().map(|number| (client, number)));
                 }
                 Ok(all)
+            }
+            Client::MariaDb(connection) => {
+                let rows = connection.ask("select client, number from chaos.writes").await?;
+                let rows = rows.iter().map(|row| {
+                    let (client, number) = row.split_once('\t').context("a row of two fields")?;
+                    Ok((client.parse()?, number.parse()?))
+                });
+                rows.collect()
             }
             Client::Store(connection) => connection.all().await,
         }

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::appends::Transaction;
+use super::registers::RegisterUse;
 
 /// How a write ended for its client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +76,7 @@ struct Events {
     acknowledged: usize,
     kills: Vec<Kill>,
     transactions: Vec<Transaction>,
+    registers: Vec<RegisterUse>,
     connections: Vec<Connection>,
     servers: Vec<String>,
 }
@@ -113,6 +115,11 @@ impl History {
         self.lock().transactions.push(transaction);
     }
 
+    /// Adds a use of a register that has ended.
+    pub fn record_register(&self, used: RegisterUse) {
+        self.lock().registers.push(used);
+    }
+
     /// Notes a connection to the server of this name, which stands for one run of its process.
     pub fn connected(&self, began: Duration, name: &str, way: Way) -> ServerId {
         let ended = self.now();
@@ -131,6 +138,12 @@ impl History {
     #[must_use]
     pub fn transactions(&self) -> Vec<Transaction> {
         self.lock().transactions.clone()
+    }
+
+    /// All uses of registers, in the order of their ends.
+    #[must_use]
+    pub fn registers(&self) -> Vec<RegisterUse> {
+        self.lock().registers.clone()
     }
 
     /// All connections that came about.

@@ -5,6 +5,8 @@ pub mod check;
 pub mod churn;
 pub mod client;
 pub mod history;
+pub mod mariadb;
+pub mod registers;
 pub mod tree;
 pub mod writers;
 

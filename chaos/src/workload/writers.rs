@@ -59,7 +59,17 @@ impl Writers {
 
     /// Adds a writer, by a number that no other has, at another address.
     pub fn add(&mut self, address: SocketAddr, client: u32, way: Way) {
+        self.add_one(address, client, way, false);
+    }
+
+    /// The same, directly and without pauses: when its server is stopped, something is under way.
+    pub fn add_busy(&mut self, address: SocketAddr, client: u32) {
+        self.add_one(address, client, Way::Direct, true);
+    }
+
+    fn add_one(&mut self, address: SocketAddr, client: u32, way: Way, is_busy: bool) {
         let one = Writer {
+            is_busy,
             service: self.service,
             address,
             client,
@@ -103,6 +113,7 @@ struct Writer {
     address: SocketAddr,
     client: u32,
     way: Way,
+    is_busy: bool,
     history: History,
     stopped: Arc<AtomicBool>,
 }
@@ -112,13 +123,15 @@ impl Writer {
         let mut number = 0;
         let mut connection = None;
         while !self.stopped.load(Ordering::Relaxed) {
-            if self.way == Way::Direct {
+            if self.way == Way::Direct && !self.is_busy {
                 self.rest().await;
             }
             let Some((connected, server)) = connection.as_mut() else {
                 connection = self.connect().await.ok();
                 if connection.is_none() {
-                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    // Nobody listens at a follower.
+                    let pause = if self.way == Way::Direct { 200 } else { 20 };
+                    tokio::time::sleep(Duration::from_millis(pause)).await;
                 }
                 continue;
             };

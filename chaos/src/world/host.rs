@@ -4,9 +4,11 @@ use std::net::Ipv4Addr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
+use super::clock::{Clock, ClockLibrary};
 use super::group::Group;
 use super::netns::NetNs;
 
@@ -25,6 +27,7 @@ pub struct Host {
     group: Group,
     netns: NetNs,
     folder: PathBuf,
+    clock: OnceLock<Clock>,
 }
 
 impl Host {
@@ -35,7 +38,8 @@ impl Host {
         group: Group,
         folder: PathBuf,
     ) -> Host {
-        Host { name: name.to_owned(), address, group, netns, folder }
+        let (name, clock) = (name.to_owned(), OnceLock::new());
+        Host { name, address, group, netns, folder, clock }
     }
 
     /// A command that will run on this host. Keys typed at the terminal do not reach it.
@@ -44,7 +48,28 @@ impl Host {
         let mut command = Command::new("sh");
         command.args(["-c", JOIN, "join"]).arg(self.group.door()).arg(self.netns.path());
         command.arg(program.as_ref()).process_group(0);
+        if let Some(clock) = self.clock.get() {
+            clock.govern(&mut command);
+        }
         command
+    }
+
+    /// Gives the host a clock of its own, for what is started from now on.
+    ///
+    /// # Errors
+    /// Its file cannot be made.
+    pub fn give_clock(&self, library: &ClockLibrary) -> Result<()> {
+        let clock = Clock::create(library, &self.folder)?;
+        let _ = self.clock.set(clock);
+        Ok(())
+    }
+
+    /// Its own clock.
+    ///
+    /// # Errors
+    /// It has none.
+    pub fn clock(&self) -> Result<&Clock> {
+        self.clock.get().with_context(|| format!("{} has no clock of its own", self.name))
     }
 
     /// SIGKILLs everything that runs here, at once, as a loss of power would.

@@ -1,31 +1,80 @@
 //! What killed runs left on this machine, and its end.
 //!
-//! Only names that begin with our prefix and the pid of a process that is gone are touched.
+//! Only what carries our prefix and the pid of a process that is gone is touched: cgroups, mounts,
+//! loop devices, network namespaces, folders, and processes whose arguments name such a folder
+//! (clusters on loopback have no group that would hold theirs).
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{PREFIX, group, netns};
-use crate::live::process::{is_alive, unmount};
+use rustix::process::Signal;
 
-/// Takes away what dead processes of ours left: processes first, then mounts, networks, folders.
-pub fn clear() {
-    for name in group::root().into_iter().flat_map(|root| dead_in(&root)) {
-        group::remove(&name);
+use super::shell::run;
+use super::{PREFIX, group, netns};
+use crate::live::process::{is_alive, send, unmount};
+
+/// Takes away what dead processes of ours left, and says what that was: processes first, then
+/// mounts and what they stood on, networks, folders.
+pub fn clear() -> Vec<String> {
+    let mut cleared = Vec::new();
+    for path in group::root().into_iter().flat_map(|root| dead_in(&root)) {
+        group::remove(&path);
+        cleared.push(format!("the cgroup {}", path.display()));
     }
     let folders = dead_in(&std::env::temp_dir());
+    for pid in processes_of(&folders) {
+        send(pid, Signal::KILL);
+        cleared.push(format!("the process {pid}"));
+    }
     for folder in &folders {
         unmount_below(folder);
+    }
+    // One whose file system is still in use somewhere goes with its last user.
+    for (device, file) in loops_on(&folders) {
+        let _ = run("losetup", &["--detach", &device]);
+        cleared.push(format!("the loop device {device} on {}", file.display()));
     }
     for path in dead_in(Path::new("/run/netns")) {
         if let Some(name) = path.file_name().and_then(|name| name.to_str()) {
             netns::remove(name);
+            cleared.push(format!("the network namespace {name}"));
         }
     }
     for folder in folders {
-        tracing::info!(folder = %folder.display(), "cleared what a killed run left");
-        let _ = fs::remove_dir_all(folder);
+        match fs::remove_dir_all(&folder) {
+            Ok(()) => cleared.push(format!("the folder {}", folder.display())),
+            Err(error) => tracing::warn!(%error, folder = %folder.display(), "it stays behind"),
+        }
     }
+    cleared
+}
+
+/// Processes with a path below one of `folders` among their arguments.
+fn processes_of(folders: &[PathBuf]) -> Vec<i32> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
+        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line);
+        // With the slash: one folder's name may begin another's.
+        if folders.iter().any(|folder| line.contains(&format!("{}/", folder.display()))) {
+            found.push(pid);
+        }
+    }
+    found
+}
+
+/// Loop devices that stand on a file below one of `folders`.
+fn loops_on(folders: &[PathBuf]) -> Vec<(String, PathBuf)> {
+    let devices = fs::read_dir("/sys/block").into_iter().flatten().flatten();
+    let loops = devices.filter_map(|device| {
+        let file = fs::read_to_string(device.path().join("loop/backing_file")).ok()?;
+        let file = PathBuf::from(file.trim_end().trim_end_matches(" (deleted)"));
+        let is_ours = folders.iter().any(|folder| file.starts_with(folder));
+        is_ours.then(|| (format!("/dev/{}", device.file_name().to_string_lossy()), file))
+    });
+    loops.collect()
 }
 
 /// Entries of `folder` that are ours and whose maker is gone.

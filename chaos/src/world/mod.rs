@@ -2,12 +2,13 @@
 //! its own, joined by a switch whose links can be cut, with a group that holds all of its
 //! processes, and with disks that can be filled.
 //!
-//! Made by [`crate::chase`] and the tests. Nothing in it reaches the machine's own network.
+//! Made by [`crate::run`] and the tests. Nothing in it reaches the machine's own network.
 //!
 //! Hazard: it needs root, and it makes things that outlive a process that is killed: namespaces,
 //! cgroups, mounts. All of them carry this process' pid in their names. Dropping a [`World`] takes
-//! them away; what a killed process left is taken away by the next one that starts.
+//! them away; what a killed process left is taken away by the next one that starts, or by `chaos sweep`.
 
+pub mod clock;
 pub mod faulty;
 pub mod group;
 pub mod host;
@@ -32,7 +33,7 @@ use netns::NetNs;
 pub use switch::{Link, Switch};
 
 /// What every name begins with that a world makes outside of itself; the pid follows.
-const PREFIX: &str = "mainstay-chaos-";
+pub(crate) const PREFIX: &str = "mainstay-chaos-";
 
 /// Hosts on a switch.
 #[derive(Debug)]
@@ -52,7 +53,9 @@ impl World {
     pub fn create(hosts: &[&str]) -> Result<World> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         anyhow::ensure!(rustix::process::geteuid().is_root(), "a world needs root; use sudo -E");
-        clear_leftovers();
+        for what in clear_leftovers() {
+            tracing::info!(what, "cleared what a killed run left");
+        }
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("{PREFIX}{}-{count}", std::process::id());
         let folder = tempfile::Builder::new().prefix(&format!("{name}-")).tempdir()?;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::coordinator::{Compare, Grant, LeaseId, Write};
 use crate::machine::{Directive, Moment};
 use crate::values::{
-    ClusterId, Config, Epoch, Lag, Lineage, Member, NodeName, Position, Seq, Terms, Verification,
-    VolumeId,
+    ClusterId, Config, Epoch, Lag, Lineage, Member, NodeName, Position, Progress, Seq, Terms,
+    Verification, VolumeId,
 };
 use crate::view::View;
 
@@ -74,6 +74,8 @@ pub struct Report {
     pub stored: Option<Arc<Config>>,
     /// What came of comparing its content with the leader's, the last time.
     pub verified: Option<Verification>,
+    /// What it is busy with, if that takes long.
+    pub progress: Option<Progress>,
     /// What it is doing, for people.
     pub state: String,
 }

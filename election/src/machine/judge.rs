@@ -111,7 +111,7 @@ impl Machine {
             Some(config) if self.config_due(&config.value).is_some() => {
                 leading.wishing(Wish::Reconfigure)
             }
-            Some(config) if self.eligible_changed(&config.value) != config.value.eligible => {
+            Some(config) if self.heirs_changed(&config.value) != config.value => {
                 leading.wishing(Wish::Eligible)
             }
             _ => leading,

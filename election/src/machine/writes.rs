@@ -91,8 +91,7 @@ impl Machine {
             }
             Wish::Announce => self.announce(view, report),
             Wish::Eligible => {
-                let config = &view.config.as_ref()?.value;
-                let changed = Config { eligible: self.eligible_changed(config), ..config.clone() };
+                let changed = self.heirs_changed(&view.config.as_ref()?.value);
                 let compares = vec![same_epoch(view), same_leader(view), view.config_unchanged()];
                 Some((compares, vec![put(keys::CONFIG, encode(&changed), None)]))
             }
@@ -277,8 +276,17 @@ impl Machine {
         Some((compares, vec![write]))
     }
 
+    /// The config with our replica's wishes done of who may take over, and how far behind.
+    pub(super) fn heirs_changed(&self, config: &Config) -> Config {
+        Config {
+            eligible: self.eligible_changed(config),
+            max_lag: self.settings.max_lag,
+            ..config.clone()
+        }
+    }
+
     /// The config's eligible set with our replica's wishes done. The leader is always in it.
-    pub(super) fn eligible_changed(&self, config: &Config) -> Vec<Member> {
+    fn eligible_changed(&self, config: &Config) -> Vec<Member> {
         let mut eligible = config.eligible.clone();
         for (node, (volume, wanted)) in &self.eligible_wanted {
             if *node == self.identity.node {
@@ -340,7 +348,8 @@ impl Machine {
             quorum_lost_ms: self
                 .quorum_lost()
                 .map(|lost| u64::try_from(lost.as_millis()).unwrap_or(u64::MAX)),
-            verified: report.verified,
+            verified: report.verified.clone(),
+            progress: report.progress,
             time: self.wall,
             version: self.identity.version.clone(),
             tags: Tags { nofailover, ..self.identity.tags },

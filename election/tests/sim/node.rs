@@ -160,6 +160,7 @@ impl Node {
             covered: self.covered.clone(),
             stored: self.stored.clone(),
             verified: None,
+            progress: None,
             state: "streaming".to_owned(),
         }
     }

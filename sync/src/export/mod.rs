@@ -6,6 +6,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::image::Image;
+use crate::op::Kind;
+use crate::store::objects::ObjectFiles;
 use crate::volume::{Volume, VolumeError, VolumeOptions};
 use tree::{Content, TreeError};
 
@@ -74,9 +77,29 @@ fn read_out(
     if image.nodes.is_empty() {
         return Err(VolumeError::Blank.into());
     }
-    tree::write(&image, &Content::Copied(&volume.object_files()), target)?;
+    let objects = volume.object_files();
+    whole(&image, &objects)?;
+    tree::write(&image, &Content::Copied(&objects), target)?;
     volume.close()?;
     Ok(Exported { position: image.position, files: image.nodes.len() })
+}
+
+/// What an object lacks would be read as zeros, and nobody would see that it was lost.
+fn whole(image: &Image, objects: &ObjectFiles) -> Result<(), ExportError> {
+    for (id, of) in image.nodes.iter().filter(|(_, of)| of.kind == Kind::File && of.size > 0) {
+        let length = objects.length(*id).map_err(VolumeError::from)?;
+        if length.is_some_and(|length| length >= of.size) {
+            continue;
+        }
+        let has = length.map_or("it is missing".to_owned(), |length| format!("it has {length}"));
+        let why = format!(
+            "{has} where the file has {} bytes; take another replica's copy, and see `mainstay fsck`",
+            of.size
+        );
+        let lost = io::Error::new(io::ErrorKind::InvalidData, why);
+        return Err(VolumeError::on("read", objects.path(*id))(lost).into());
+    }
+    Ok(())
 }
 
 /// Checks the target, and makes it if it is not there (then `true`).

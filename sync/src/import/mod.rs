@@ -63,8 +63,6 @@ pub enum ImportError {
 /// What was imported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Imported {
-    /// The new cluster that the volume begins.
-    pub cluster: ClusterId,
     /// Where it begins.
     pub position: Position,
     /// How many files and directories.
@@ -89,10 +87,9 @@ pub fn import(
     if !volume.building() && (volume.cluster().is_some() || position != Position::default()) {
         return Err(ImportError::NotBlank { path: state_dir.to_owned(), position });
     }
-    // Of an earlier import that did not end the cluster never was.
-    let cluster = volume.cluster().unwrap_or_else(|| ClusterId(rand::random()));
     let header = SnapshotHeader {
-        cluster,
+        // Of an earlier import that did not end the cluster never was.
+        cluster: volume.cluster().unwrap_or_else(|| ClusterId(rand::random())),
         position: START,
         lineage: Lineage(vec![(START.epoch, START.seq)]),
         floor: Seq(0),
@@ -110,9 +107,12 @@ pub fn import(
     if let Some(path) = scanned.changed()? {
         return Err(ImportError::Changed(path));
     }
+    // It belongs to none until it founds one: a volume of a cluster that no coordinator knows has
+    // lost its coordinator, and must not begin anew. First, so that a kill leaves an incomplete one.
+    volume.forget_cluster()?;
     taker.builder.finish(START)?;
     volume.close()?;
-    Ok(Imported { cluster, position: START, files: scanned.image.nodes.len() })
+    Ok(Imported { position: START, files: scanned.image.nodes.len() })
 }
 
 fn refuse_nested(source: &Path, state_dir: &Path) -> Result<(), ImportError> {

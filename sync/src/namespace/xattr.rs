@@ -24,13 +24,17 @@ pub enum Mode {
 /// them at each access, and would not find them enforced.
 ///
 /// # Errors
-/// `EOPNOTSUPP`, `ERANGE` for a name that is too long or empty.
+/// `EOPNOTSUPP`, `ERANGE` for a name that is too long or empty, `EINVAL` for a bare namespace.
 pub fn check_name(name: &[u8]) -> Result<(), Errno> {
     if name.is_empty() || name.len() > NAME_BYTES_MAX {
         return Err(Errno::RANGE);
     }
     let spaces: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
-    if spaces.iter().any(|space| name.starts_with(space)) { Ok(()) } else { Err(Errno::OPNOTSUPP) }
+    match spaces.iter().find_map(|space| name.strip_prefix(*space)) {
+        None => Err(Errno::OPNOTSUPP),
+        Some(b"") => Err(Errno::INVAL),
+        Some(_) => Ok(()),
+    }
 }
 
 /// Sets `id`'s attribute `name`.

@@ -88,6 +88,19 @@ pub enum Phase {
     Refused(Refusal),
 }
 
+/// How far a comparison is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verifying {
+    /// Chunks that were looked at.
+    pub chunks: u64,
+    /// About how many there are.
+    pub chunks_total: u64,
+    /// Since it began, on average.
+    pub bytes_per_second: u64,
+    /// About how long it still takes.
+    pub ms_left: Option<u64>,
+}
+
 /// How following goes.
 #[derive(Clone, Debug, Default)]
 pub struct Status {
@@ -107,8 +120,8 @@ pub struct Status {
     pub behind_ms: u64,
     /// The newest comparison that the leader asked for, and as of which record.
     pub verify: (u64, Seq),
-    /// Chunks that a comparison under way has looked at, and about how many there are.
-    pub verifying: Option<(u64, u64)>,
+    /// How far a comparison under way is.
+    pub verifying: Option<Verifying>,
     /// What the last comparison in this following found.
     pub verified: Option<Verified>,
     /// It ended the session itself, or takes none: it does not lead any more, or not yet.

@@ -31,7 +31,7 @@ mod verify;
 mod volume;
 
 pub use ends::{Builder, Changes, Delta, Records, Sink, SinkError, Snapshot, Source, SourceError};
-pub use follower::{Follower, FollowerOptions, LeaderAddress, Phase, Status};
+pub use follower::{Follower, FollowerOptions, LeaderAddress, Phase, Status, Verifying};
 pub use leader::{Admit, Event, Leader, LeaderOptions};
 pub use message::{Mismatch, Outcome, Stamp, Verified};
 pub use plan::{Refusal, Standing, Verdict, Why};

@@ -26,8 +26,8 @@ pub(super) async fn serve(
     let seat = seat_of(shared, node, volume)?;
     let source = shared.source.clone();
     let changes = tokio::task::spawn_blocking(move || source.changes(since, whole)).await??;
-    let held = answer(shared, &mut channel, changes, &seat).await?;
-    tracing::info!(%node, %since, "a delta is sent");
+    let (held, sent) = answer(shared, &mut channel, changes, &seat).await?;
+    tracing::info!(%node, %since, bytes = sent.bytes, "a delta is sent");
     let _ended = channel.receiving.next().await;
     // Giving it up may wait for a disk.
     drop(tokio::task::spawn_blocking(move || drop(held)));
@@ -39,7 +39,7 @@ async fn answer(
     channel: &mut Channel,
     mut changes: Held,
     seat: &Seat,
-) -> Result<Held, End> {
+) -> Result<(Held, CopyProgress), End> {
     let header = changes.header();
     let position = header.snapshot.position;
     let sending = &mut channel.sending;
@@ -71,7 +71,7 @@ async fn answer(
         }
     }
     say(&mut channel.sending, &ToFollower::End { through: changes.through() }).await?;
-    Ok(changes)
+    Ok((changes, progress))
 }
 
 async fn rows(

@@ -5,8 +5,10 @@
 //! comparison that was not made yet. No chunk can differ by being looked at at another time: each
 //! side gives a hash only of a chunk that was not touched after that record.
 
+use std::time::Instant;
+
 use super::end::{End, hear, say, unexpected};
-use super::follower::Following;
+use super::follower::{Following, Verifying};
 use super::intake::Never;
 use super::message::{Mismatch, Outcome, ToFollower, ToLeader, Verified};
 use super::pace::Pace;
@@ -83,6 +85,7 @@ async fn over(
     let total = walk.bytes().map_err(failed)? / CHUNK_BYTES;
     let pace = Pace::new(Some(following.options.verify_bandwidth));
     let mut outcome = Verified { at, run, ..Verified::default() };
+    let began = Instant::now();
     let mut looked_at = 0;
     loop {
         let (back, chunks) = blocking(move || {
@@ -97,8 +100,8 @@ async fn over(
         pace.take(chunks.len() as u64 * CHUNK_BYTES).await;
         looked_at += chunks.len() as u64;
         some(volume, &mut channel, &chunks, &mut outcome).await?;
-        let progress = Some((looked_at, total.max(looked_at)));
-        following.status.send_modify(|status| status.verifying = progress);
+        let progress = progress(began, looked_at, total);
+        following.status.send_modify(|status| status.verifying = Some(progress));
     }
     let (volume, leader_is_right) =
         (volume.clone(), outcome.mismatches.iter().all(|of| of.outcome == Outcome::Mended));
@@ -107,6 +110,17 @@ async fn over(
     }
     say(&mut channel.sending, &ToLeader::Verified(outcome.clone())).await?;
     Ok(outcome)
+}
+
+fn progress(began: Instant, chunks: u64, total: u64) -> Verifying {
+    let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
+    let chunks_total = total.max(chunks);
+    Verifying {
+        chunks,
+        chunks_total,
+        bytes_per_second: (chunks * CHUNK_BYTES).saturating_mul(1000) / ms,
+        ms_left: ms.saturating_mul(chunks_total - chunks).checked_div(chunks),
+    }
 }
 
 /// Compares some chunks.

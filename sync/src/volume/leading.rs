@@ -198,6 +198,7 @@ impl Leadership {
             drop(next);
             self.running.set_leads(false);
             self.running.commit.close(Refused::Deposed);
+            self.running.progress.allow(None);
             self.running.progress.turn_away();
         }
     }

@@ -38,6 +38,7 @@ pub use directory::Directory;
 pub use error::VolumeError;
 pub use leading::{Ending, Leading, Promotion};
 pub use options::{RootOwner, VolumeOptions};
+pub use progress::Allowance;
 pub use snapshot::{Piece, Snapshot, SnapshotHeader};
 pub use verify::{ChunkHash, ChunkWalk, Hashed, Mended};
 
@@ -139,6 +140,12 @@ impl Volume {
             Some(ours) => Err(VolumeError::OtherCluster { ours, theirs: cluster }),
             None => self.store_vow(&mut vow, |vow| vow.cluster = Some(cluster)),
         }
+    }
+
+    /// Makes it belong to no cluster: it is to found one.
+    pub(crate) fn forget_cluster(&self) -> Result<(), VolumeError> {
+        let mut vow = self.vow();
+        self.store_vow(&mut vow, |vow| vow.cluster = None)
     }
 
     /// The newest cluster config that this replica saw, as it was given.
@@ -290,6 +297,27 @@ impl Volume {
     /// [`Journal::ready`](crate::journal::Journal::ready).
     pub fn ready(&self, bytes: u64, waiter: Waiter) -> Option<Waiter> {
         self.running().ready(bytes, waiter)
+    }
+
+    /// Bytes appended to the log since it was opened, as [`Volume::ready`] counts them.
+    #[must_use]
+    pub fn appended_bytes(&self) -> u64 {
+        self.running().progress.appended_bytes()
+    }
+
+    /// Bounds what this leader's service may append from here on (`None`: nothing does), and lets
+    /// those of its writes in that fit. The end of the leadership ends the bound. Writes that were
+    /// let in before are not called back: at most one for each thread of the mount.
+    pub fn allow_appends(&self, allowance: Option<Allowance>) {
+        let running = self.running();
+        running.progress.allow(allowance);
+        running.let_in();
+    }
+
+    /// Whether a write waits for [`Volume::allow_appends`] to allow more.
+    #[must_use]
+    pub fn wants_to_append(&self) -> bool {
+        self.running().progress.wants_more()
     }
 
     /// Begins `epoch`: records its start, waits until that is committed and, with everything before

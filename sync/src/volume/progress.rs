@@ -11,6 +11,17 @@ use crate::position::Seq;
 
 type Told = Box<dyn Fn(Seq) + Send + Sync>;
 
+/// Up to where a leader may append, so that those who may take over lack no more than they may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allowance {
+    /// Until so many bytes were appended, as [`Volume::appended_bytes`] counts.
+    ///
+    /// [`Volume::appended_bytes`]: super::Volume::appended_bytes
+    pub bytes: u64,
+    /// And until then, if time is bounded too.
+    pub until: Option<Instant>,
+}
+
 /// Who waits for a disk.
 #[derive(Clone, Copy)]
 pub(super) enum Who {
@@ -32,6 +43,9 @@ struct State {
     recovered: Seq,
     /// Bytes appended since and not applied yet.
     unapplied: u64,
+    /// All bytes appended since it was opened.
+    appended: u64,
+    allowance: Option<Allowance>,
     /// Writers that wait for room, with what each wants.
     parked: VecDeque<(u64, Waiter)>,
     failed: Option<String>,
@@ -60,13 +74,32 @@ impl Progress {
 
     /// `bytes` were taken by the log.
     pub(super) fn appended(&self, bytes: u64) {
-        self.state().unapplied += bytes;
+        let mut state = self.state();
+        state.unapplied += bytes;
+        state.appended += bytes;
+    }
+
+    /// All bytes appended since it was opened.
+    pub(super) fn appended_bytes(&self) -> u64 {
+        self.state().appended
+    }
+
+    /// Bounds what may be appended, or no longer does. Whoever calls it lets writers in.
+    pub(super) fn allow(&self, allowance: Option<Allowance>) {
+        self.state().allowance = allowance;
+    }
+
+    /// Whether a writer waits for more to be allowed.
+    pub(super) fn wants_more(&self) -> bool {
+        let state = self.state();
+        state.parked.front().is_some_and(|(bytes, _)| !state.allowed(*bytes))
     }
 
     /// They were not, after all.
     pub(super) fn take_back(&self, bytes: u64) {
         let mut state = self.state();
         state.unapplied = state.unapplied.saturating_sub(bytes);
+        state.appended = state.appended.saturating_sub(bytes);
     }
 
     /// `seq`, of `bytes`, is in the objects.
@@ -197,7 +230,14 @@ impl Progress {
 impl State {
     /// One op larger than the whole bound goes alone.
     fn fits(&self, bytes: u64, max: u64) -> bool {
-        self.unapplied == 0 || self.unapplied + bytes <= max
+        (self.unapplied == 0 || self.unapplied + bytes <= max) && self.allowed(bytes)
+    }
+
+    fn allowed(&self, bytes: u64) -> bool {
+        self.allowance.is_none_or(|allowance| {
+            self.appended + bytes <= allowance.bytes
+                && allowance.until.is_none_or(|until| Instant::now() < until)
+        })
     }
 
     fn check(&self) -> Result<(), VolumeError> {
