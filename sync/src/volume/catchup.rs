@@ -6,6 +6,7 @@
 //! before that.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::changes::{Ask, BlockHash, ChangesHeader, Differing};
 use super::running::Running;
@@ -46,7 +47,7 @@ pub struct Catchup {
 /// What the delta must be asked with.
 pub(super) fn needs_whole(volume: &Volume, base: Position) -> Result<bool, VolumeError> {
     let running = volume.running();
-    settle(&running, base)?;
+    settle(volume, &running, base)?;
     Ok(running.ledger().index.checkpoint()?.floor > base.seq)
 }
 
@@ -54,7 +55,7 @@ pub(super) fn needs_whole(volume: &Volume, base: Position) -> Result<bool, Volum
 ///
 /// A log that ends at `base` is a part of the leader's, and what the leader has released of that was
 /// committed. One that goes on past it has lost, and is rolled back as a whole.
-fn settle(running: &Running, base: Position) -> Result<Checkpoint, VolumeError> {
+fn settle(volume: &Volume, running: &Running, base: Position) -> Result<Checkpoint, VolumeError> {
     if running.building() {
         return Err(VolumeError::Building);
     }
@@ -66,7 +67,11 @@ fn settle(running: &Running, base: Position) -> Result<Checkpoint, VolumeError> 
     } else {
         running.log.limit_applier(None);
     }
-    running.checkpoint_all()
+    let settled = running.checkpoint_all();
+    // Only what the log holds now: what comes later, if this delta ends half-way, waits again until
+    // it is committed.
+    running.limit_applier(volume.inner.committed_only.load(Ordering::Acquire));
+    settled
 }
 
 pub(super) fn begin(
@@ -79,7 +84,7 @@ pub(super) fn begin(
         return Err(VolumeError::OtherCluster { ours, theirs });
     }
     let running = volume.running();
-    let from = settle(&running, base)?.position;
+    let from = settle(volume, &running, base)?.position;
     let at = header.snapshot.position;
     let shared = running.lineage().common_ancestor(from.seq, &header.snapshot.lineage, at.seq);
     if shared != base || header.since != base.seq || at.seq < base.seq {
