@@ -8,6 +8,7 @@ use mainstay_election::values::{ClusterId, Durability, Nonce, Tags};
 use mainstay_sync::commit::{Rule, Tally};
 use mainstay_sync::position::VolumeId;
 
+use super::bound::WRITE_BYTES;
 use super::clock::Clock;
 use super::disk::Disk;
 use super::election;
@@ -15,6 +16,7 @@ use super::look::Looker;
 use super::node::{Node, Process, Role};
 use super::plan::Plan;
 use super::proxy::{PROXIES, Proxy};
+use super::terms::Standing;
 use super::world::{Happening, World};
 
 /// The times that machines go by, as `src/replica/run.rs` makes them of a config.
@@ -24,6 +26,7 @@ pub fn settings(plan: &Plan) -> Settings {
     settings.durability = if plan.sync { Durability::Sync } else { Durability::Async };
     settings.voters = plan.voters;
     settings.write_quorum = plan.write_quorum;
+    settings.max_lag.bytes = plan.bound_ops.map(|ops| ops * WRITE_BYTES);
     if plan.degrade {
         settings.on_quorum_loss = OnQuorumLoss::Degrade;
     }
@@ -110,8 +113,11 @@ impl World {
             role: Role::Idle,
             leading: None,
             ready: false,
+            wanted: None,
             terms: None,
+            standing: Standing::default(),
             heard: None,
+            hears_since: Moment::NEVER,
         });
         let (head, promised) = (at.disk.head(), at.disk.promised);
         self.tell(node, || format!("starts as process {life} at {head}, promised {promised}"));

@@ -264,7 +264,10 @@ impl World {
         let Some(looker) = self.looker(who) else { return };
         let (sent, Some(view)) = (looker.fresh_at, looker.view.clone()) else { return };
         self.remember_config(who, &view);
+        let seen = Arc::clone(&view);
         self.machine(who, Event::Viewed { sent, view });
+        self.keep_heirs(who);
+        self.look_for_orders(who, &seen);
     }
 
     /// A wait is over.

@@ -46,6 +46,8 @@ struct Acked {
 #[derive(Debug, Default)]
 pub struct Checks {
     sync: bool,
+    /// So many ops may be lost by a failover (async), if that is bounded.
+    bound: Option<u64>,
     /// By (epoch, seq): the one op that is there, and the epoch of the op before it.
     ops: HashMap<(Epoch, Seq), (Tag, Epoch)>,
     begun: BTreeMap<Epoch, Begun>,
@@ -64,13 +66,15 @@ pub struct Checks {
     pub aside: u64,
     /// Too few voters had their disks left for anybody to lead.
     pub unable: bool,
+    /// A leader and a follower wait for each other.
+    pub stuck: bool,
 }
 
 impl Checks {
     /// For a cluster of that durability.
     #[must_use]
-    pub fn new(sync: bool) -> Checks {
-        Checks { sync, ..Checks::default() }
+    pub fn new(sync: bool, bound: Option<u64>) -> Checks {
+        Checks { sync, bound, ..Checks::default() }
     }
 
     /// Notes a rule that was broken; the first one counts.
@@ -145,6 +149,15 @@ impl Checks {
                 );
                 self.broken("an acknowledged fsync survives", what);
             }
+            let last = missing.iter().map(|acked| acked.seq).max().unwrap_or_default();
+            let lost = last.0 + 1 - first.seq.0.min(last.0);
+            if self.bound.is_some_and(|bound| lost > bound) {
+                let what = format!(
+                    "{} begins epoch {epoch} at {start} without {lost} ops up to {last}",
+                    node.name
+                );
+                self.broken("what a failover loses is bounded", what);
+            }
             self.lost += missing.len() as u64;
             let lost: Vec<Tag> = missing.iter().map(|acked| acked.tag).collect();
             self.acked.retain(|acked| !lost.contains(&acked.tag));
@@ -182,6 +195,20 @@ impl Checks {
         self.acked.push(Acked { epoch, seq, tag });
     }
 
+    /// A voter is asked to promise: not while it hears the leader of that very epoch, and has for
+    /// longer than a report of that may take (half of `suspect_after` is more than that).
+    pub fn promises(&mut self, node: &Node, through: Epoch, local: Moment, suspect: Duration) {
+        let Some(process) = &node.process else { return };
+        let Some((_, at)) = process.heard.filter(|(epoch, _)| *epoch == through) else { return };
+        let steady = process.hears_since + suspect / 2 < local;
+        let newest = self.begun.last_key_value().is_none_or(|(epoch, _)| *epoch <= through);
+        let hears = at != Moment::NEVER && steady && local < at + suspect / 2;
+        if self.sync && newest && self.restored == 0 && hears {
+            let what = format!("{} gives up epoch {through}, {:?} old", node.name, local.since(at));
+            self.broken("who hears its leader promises nothing", what);
+        }
+    }
+
     /// An op's outcome took the place of another's.
     pub fn stray(&mut self, node: &Node, seq: Seq, stray: Tag, tag: Tag) {
         let what = format!("{} has op {stray} where op {tag} belongs, at {seq}", node.name);
@@ -193,7 +220,8 @@ impl Checks {
     pub fn set_aside(&mut self, node: &Node, ancestor: Seq) {
         self.aside += 1;
         let touched = node.disk.objects.len() as u64;
-        if self.sync && touched > ancestor.0 {
+        let meant = node.disk.rolls_back.max(ancestor);
+        if self.sync && touched > meant.0 {
             let (name, head) = (&node.name, node.disk.head());
             let what = format!("{name} at {head} has objects of {touched}, past {ancestor}");
             self.broken("in sync no applied op is taken back", what);
@@ -209,6 +237,19 @@ impl Checks {
         let applied = node.process.as_ref().map_or(disk.checkpoint, |process| process.applied);
         if let Err(what) = prefix(disk, applied) {
             self.broken("objects hold a prefix of the log", format!("{} {what}", node.name));
+        }
+    }
+
+    /// A volume came to where it is by what it was sent: all of it is what its lineage says.
+    pub fn content(&mut self, node: &Node) {
+        let disk = &node.disk;
+        for seq in (1..=disk.head().seq.0).map(Seq) {
+            let epoch = disk.position_at(seq).epoch;
+            let (here, made) = (disk.op_at(seq), self.ops.get(&(epoch, seq)).map(|made| made.0));
+            if here != made {
+                let what = format!("{} has op {here:?} at {epoch}:{seq}, not {made:?}", node.name);
+                return self.broken("what was copied is the leader's", what);
+            }
         }
     }
 

@@ -27,6 +27,12 @@ pub fn position(position: position::Position) -> values::Position {
     values::Position { epoch: epoch(position.epoch), seq: seq(position.seq) }
 }
 
+/// A position, for the log.
+#[must_use]
+pub fn to_log_position(position: values::Position) -> position::Position {
+    position::Position { epoch: to_log_epoch(position.epoch), seq: position::Seq(position.seq.0) }
+}
+
 /// A lineage, for the election.
 #[must_use]
 pub fn lineage(lineage: &position::Lineage) -> values::Lineage {

@@ -175,6 +175,15 @@ impl Coordinator {
         }
     }
 
+    /// All of it is lost, and another one begins in its place.
+    pub fn forget(&mut self, now: Duration) {
+        self.state = State::default();
+        self.view = Arc::default();
+        self.backups.clear();
+        self.restored += 1;
+        self.restored_at = now;
+    }
+
     /// Sets it back to how it was at `then`. Revisions begin below those that were told of, as a
     /// restored etcd's do.
     pub fn restore(&mut self, now: Duration, then: Duration) {

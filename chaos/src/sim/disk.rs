@@ -13,6 +13,7 @@ use mainstay_sync::op::{Change, Head, Record, Time};
 use mainstay_sync::position::{ClusterId, Epoch, Lineage, Position, Seq, VolumeId};
 
 use super::rng::Rng;
+use super::session::Staged;
 
 /// What an op did, as far as anybody here looks: a number that no two ops share.
 pub type Tag = i64;
@@ -63,6 +64,8 @@ pub struct Disk {
     pub checkpoint: Seq,
     /// The index: an incomplete copy.
     pub building: bool,
+    /// Up to here a delta had everything applied that it was to roll back.
+    pub rolls_back: Seq,
     /// By seq (from 1): which op's outcome is there; 0 is none.
     pub objects: Vec<Tag>,
 }
@@ -84,6 +87,7 @@ impl Disk {
             released: Seq(0),
             checkpoint: Seq(0),
             building: false,
+            rolls_back: Seq(0),
             objects: Vec::new(),
         }
     }
@@ -196,6 +200,28 @@ impl Disk {
             building,
             ..Disk::blank(volume)
         };
+    }
+
+    /// Another position in one step (`sync/src/volume/switch.rs`): what was born since the last op
+    /// in common gives way to what was staged, with `records` laid over it.
+    pub fn switch(&mut self, staged: &Staged, records: Vec<Record>) {
+        if !mutant!("own-tail-kept-by-a-delta") {
+            self.objects.truncate(usize::try_from(staged.since.0).unwrap_or(usize::MAX));
+        }
+        for (seq, tag) in &staged.places {
+            let _ = self.write_object(*seq, *tag);
+        }
+        self.base = staged.to;
+        self.base_lineage = staged.lineage.clone();
+        self.lineage = staged.lineage.clone();
+        self.records.clear();
+        for record in records {
+            let _ = self.write_object(record.head.seq, tag(&record));
+            self.append(record);
+        }
+        self.rolls_back = Seq(0);
+        let head = self.head().seq;
+        (self.durable, self.checkpoint, self.released) = (head, head, staged.to.seq);
     }
 
     /// What the process' death leaves: in the log some records past the last sync, in order. A

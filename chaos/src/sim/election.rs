@@ -8,7 +8,7 @@ use mainstay_election::values::{self, Lag, UnixMs};
 
 use super::calls::Request;
 use super::convert;
-use super::plan::Cue;
+use super::terms::Standing;
 use super::world::{Happening, World};
 
 /// `TICK_PARTS` of the runner.
@@ -63,13 +63,8 @@ impl World {
             }
             Effect::Terms(terms) => {
                 self.tell(node, || format!("acknowledges by {terms:?}"));
-                let changing = terms.0.len() > 1;
                 if let Some(process) = &mut self.nodes[node].process {
-                    process.terms = Some(terms);
-                }
-                self.set_terms(node);
-                if changing {
-                    self.cue(Cue::Changes, node);
+                    process.wanted = Some(terms);
                 }
             }
             Effect::Direct(directive) => {
@@ -127,11 +122,14 @@ impl World {
 
     /// A report as `src/replica/situation.rs` makes it.
     pub fn report_now(&mut self, node: usize) {
-        let standing = self.leaders_standing(node);
         let at = &mut self.nodes[node];
         let disk = &at.disk;
         let Some(process) = &mut at.process else { return };
         process.reporting = false;
+        let standing = match process.leading {
+            Some(_) => process.standing.clone(),
+            None => Standing::default(),
+        };
         let report = Report {
             volume: convert::volume(disk.volume),
             cluster: disk.cluster.map(convert::cluster),

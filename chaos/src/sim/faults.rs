@@ -55,6 +55,12 @@ impl World {
                     self.crash_for(node, true, back);
                 }
             }
+            Fault::Desert { back_ms } => {
+                let Some(leader) = whom(self, None) else { return };
+                for node in (0..self.nodes.len()).filter(|node| *node != leader) {
+                    self.crash_for(node, false, ms(back_ms));
+                }
+            }
             Fault::Pause { node, ms: length, freeze } => {
                 let Some(node) = whom(self, node) else { return };
                 let until = self.now + ms(length);
@@ -131,6 +137,9 @@ impl World {
             Fault::BreakWatches => self.break_watches(),
             Fault::LagWatches { ms } => self.watch_lag_ms = ms.max(1),
             Fault::Restore { back_ms } => self.restore(ms(back_ms)),
+            Fault::Forget => self.forget_all(),
+            Fault::Switchover { to } => self.ask_switchover(to),
+            Fault::Degrade => self.ask_degrade(),
             Fault::Resign => {
                 if let Some(node) = whom(self, None)
                     && self.nodes[node].paused_until <= self.now
@@ -196,19 +205,39 @@ impl World {
         if self.now.saturating_sub(back) < self.storm_from {
             return;
         }
-        // Where fewer than a majority elect, an epoch may be known to nobody who elects the next.
-        let view = self.coordinator.view();
-        let majority = |config: &Config| config.ballots_needed() >= majority(config.voters.len());
-        if !view.config.as_ref().is_some_and(|config| majority(&config.value)) {
+        if !self.majority_elects() {
             return;
         }
         self.coordinator.restore(self.now, self.now.saturating_sub(back));
         self.break_watches();
     }
 
+    /// Where fewer than a majority elect, an epoch may be known to nobody who elects the next.
+    fn majority_elects(&self) -> bool {
+        let view = self.coordinator.view();
+        // Async has nothing but the lease, which is forgotten as well.
+        if !self.plan.sync {
+            return false;
+        }
+        let majority = |config: &Config| config.ballots_needed() >= majority(config.voters.len());
+        view.config.as_ref().is_some_and(|config| majority(&config.value))
+    }
+
+    /// The coordinator begins with nothing. A blank node that is alone with it would found another
+    /// cluster, and nobody could tell; so never while one is blank, and none is made blank then.
+    fn forget_all(&mut self) {
+        let blank = |node: &super::node::Node| node.disk.config.is_none();
+        if !self.majority_elects() || self.nodes.iter().any(blank) {
+            return;
+        }
+        self.coordinator.forget(self.now);
+        self.break_watches();
+    }
+
     /// No more faults: everything is mended, everybody is there.
     pub fn mend(&mut self) {
         self.calm = true;
+        self.later(Duration::from_secs(15), Happening::Operator);
         self.waiting.clear();
         self.say(&"CALM", || "nothing goes wrong from here on".to_owned());
         let now = self.now;

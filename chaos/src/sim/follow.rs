@@ -16,7 +16,7 @@ use mainstay_sync::replicate::plan::{self, Leading, PROTOCOL, Standing, Verdict}
 use super::convert;
 use super::node::{Following, Role};
 use super::plan::Cue;
-use super::session::{Message, Pipe, Session, Taker};
+use super::session::{Message, Pipe, Session, Staged, Taker};
 use super::world::{Happening, World};
 
 /// `retry_first` and `retry_max` of `FollowerOptions`.
@@ -70,6 +70,7 @@ impl World {
             leading: None,
             verdict: None,
             copying: None,
+            staged: None,
             expected: None,
             echo: Moment::NEVER,
         };
@@ -100,8 +101,8 @@ impl World {
             durable: disk.durable(),
             applied: process.as_ref().map_or(Seq(0), |process| process.touched),
             building: disk.building,
-            // Disks here have no chunks: what a delta would bring is copied.
-            deltas: false,
+            // Some are of a build that knows none.
+            deltas: !(self.plan.seed + node as u64).is_multiple_of(4),
             compared: false,
             promised: disk.promised,
         }
@@ -133,7 +134,7 @@ impl World {
 
     /// Something from the leader.
     pub fn taken(&mut self, id: u64, message: Message) {
-        let now = self.now;
+        let (now, suspect_after) = (self.now, self.settings.suspect_after);
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let (node, _) = session.follower;
         let Some(taker) = &mut session.taker else { return };
@@ -143,6 +144,12 @@ impl World {
         if let Some(epoch) = epoch
             && let Some(process) = &mut self.nodes[node].process
         {
+            let silent = process.heard.is_none_or(|(of, at)| {
+                of != epoch || at == Moment::NEVER || local.since(at) > suspect_after / 2
+            });
+            if silent {
+                process.hears_since = local;
+            }
             process.heard = Some((epoch, local));
             self.report_soon(node);
         }
@@ -150,6 +157,10 @@ impl World {
             Message::Welcome(leading, verdict) => self.welcomed(id, node, *leading, verdict),
             Message::Begin { position, lineage } => self.copy_begins(id, node, position, lineage),
             Message::Piece(places) => {
+                if let Some(staged) = self.staged(id) {
+                    staged.places.extend(places);
+                    return;
+                }
                 for (seq, tag) in places {
                     // Whatever op is there by now: it is a copy being made.
                     let _ = self.nodes[node].disk.write_object(seq, tag);
@@ -196,8 +207,12 @@ impl World {
         match verdict {
             Verdict::Stream { .. } => self.say_ready(id, node),
             Verdict::Truncate { after } => {
+                let first = self.leading_of(id).map_or(Seq(0), |leading| leading.first);
                 if !self.truncate(node, after) {
                     return self.end_taker(id, "the tail cannot be dropped now");
+                }
+                if first > after.next() {
+                    return self.end_taker(id, "the leader's log does not cover what is left");
                 }
                 self.say_ready(id, node);
             }
@@ -207,8 +222,13 @@ impl World {
                 self.replace(node, volume, None, Position::default(), Lineage::default(), false);
                 self.end_taker(id, "the volume is another one now");
             }
-            Verdict::Copy { .. } => self.send(id, true, Message::Delta),
-            Verdict::Delta { .. } | Verdict::Refuse(_) => {}
+            Verdict::Copy { .. } => self.send(id, true, Message::Fetch { since: None }),
+            Verdict::Delta { since } => {
+                if self.settle(id, node, since) {
+                    self.send(id, true, Message::Fetch { since: Some(since) });
+                }
+            }
+            Verdict::Refuse(_) => {}
         }
     }
 
@@ -252,11 +272,23 @@ impl World {
         self.send(id, true, Message::Ready { after, volume });
     }
 
+    fn leading_of(&self, id: u64) -> Option<&Leading> {
+        self.sessions.get(&id)?.taker.as_ref()?.leading.as_ref()
+    }
+
+    fn staged(&mut self, id: u64) -> Option<&mut Staged> {
+        self.sessions.get_mut(&id)?.taker.as_mut()?.staged.as_mut()
+    }
+
     /// `copy::fetch`, its beginning: from here on this is another volume, and incomplete.
     fn copy_begins(&mut self, id: u64, node: usize, position: Position, lineage: Lineage) {
         let Some(taker) = self.sessions.get_mut(&id).and_then(|it| it.taker.as_mut()) else {
             return;
         };
+        if let Some(Verdict::Delta { since }) = taker.verdict {
+            self.delta_begins(id, node, since, position, lineage);
+            return self.cue(Cue::Fetching, node);
+        }
         taker.copying = Some(None);
         let cluster = taker.leading.as_ref().map(|leading| leading.cluster);
         let volume = VolumeId(self.rng.id());
@@ -268,8 +300,17 @@ impl World {
         let Some(taker) = self.sessions.get_mut(&id).and_then(|it| it.taker.as_mut()) else {
             return;
         };
-        taker.copying = Some(Some(through));
-        self.say_ready(id, node);
+        let Some(staged) = &mut taker.staged else {
+            taker.copying = Some(Some(through));
+            return self.say_ready(id, node);
+        };
+        let through = match mutant!("delta-complete-before-its-records") {
+            true => staged.to,
+            false => through.max(staged.to),
+        };
+        staged.through = Some(through);
+        let (after, volume) = (staged.to, self.nodes[node].disk.volume);
+        self.send(id, true, Message::Ready { after, volume });
     }
 
     fn started(&mut self, id: u64, node: usize) {
@@ -278,6 +319,7 @@ impl World {
             return;
         };
         let Some(leading) = &taker.leading else { return };
+        let head = taker.staged.as_ref().map_or(head, |staged| staged.to.seq);
         taker.expected = Some(Expected::new(leading.lineage.clone(), head));
         if let Some(process) = &mut self.nodes[node].process
             && let Some(following) = process.following_mut()
@@ -301,6 +343,10 @@ impl World {
             if expected.pass(&record).is_err() {
                 return self.end_taker(id, "a record does not fit");
             }
+            if let Some(staged) = &mut taker.staged {
+                staged.records.push(record);
+                continue;
+            }
             if !self.append(node, epoch, record, false) {
                 return self.end_taker(id, "the log does not take it");
             }
@@ -316,6 +362,9 @@ impl World {
         let Some(taker) = self.sessions.get_mut(&id).and_then(|it| it.taker.as_mut()) else {
             return;
         };
+        if taker.staged.is_some() {
+            return self.delta_grows(id, node);
+        }
         let Some(Some(through)) = taker.copying else { return };
         let (may, durable) = (self.may_apply(node), self.nodes[node].disk.durable);
         if durable < through.seq || may < through.seq {
@@ -330,8 +379,8 @@ impl World {
         at.disk.building = false;
         at.disk.checkpoint = through.seq;
         self.tell(node, || format!("its copy is whole at {through}"));
-        let node_now = &self.nodes[node];
-        self.checks.volume(node_now);
+        self.checks.volume(&self.nodes[node]);
+        self.checks.content(&self.nodes[node]);
         self.report(node);
         self.acknowledge(node);
     }
@@ -357,7 +406,7 @@ impl World {
         let Some(id) = following.session else { return };
         let Some(taker) = self.sessions.get(&id).and_then(|it| it.taker.as_ref()) else { return };
         let (Some(leading), Some(_)) = (&taker.leading, &taker.expected) else { return };
-        let copying = taker.copying;
+        let copying = taker.copying.is_some() || taker.staged.is_some();
         let (epoch, echo) = (leading.epoch, taker.echo);
         let mut durable = at.disk.durable().seq;
         if mutant!("ack-before-durable") {
@@ -367,7 +416,7 @@ impl World {
         if at.disk.promised >= epoch && !mutant!("promises-do-not-bind") {
             return self.end_taker(id, "its epoch was promised away");
         }
-        if copying.is_some() {
+        if copying {
             return self.finish_copy(id, node);
         }
         let ack = Message::Ack { epoch, durable, applied: process.applied, echo };

@@ -3,6 +3,7 @@
 //! Mirrors `src/replica/run.rs` (`play_roles`), `lead.rs` (promotion, demotion), `eligible.rs` and
 //! `sync/src/volume/leading.rs`; the service is one that writes and fsyncs.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mainstay_election::machine::{Directive, Event, Moment};
@@ -14,6 +15,7 @@ use super::convert;
 use super::disk::{self, Tag};
 use super::node::{Leading, Role};
 use super::plan::Cue;
+use super::terms::Standing;
 use super::world::{Happening, World};
 
 /// `INTERVAL` of `eligible.rs`.
@@ -60,6 +62,10 @@ impl World {
     /// `volume.found` and `volume.lead`: the epoch's first record. Until that is committed
     /// nothing is served but followers.
     fn lead(&mut self, node: usize, epoch: Epoch, cluster: ClusterId) {
+        if let Some(process) = &mut self.nodes[node].process {
+            process.terms = process.wanted.clone();
+            process.standing = Standing::default();
+        }
         let rule = self.rule(node);
         self.apply_committed_only(node, self.plan.sync && rule != Rule::Local);
         let at = &mut self.nodes[node];
@@ -72,7 +78,9 @@ impl World {
         process.tally.set_rule(rule);
         process.tally.begin(epoch, start);
         process.told = Some(process.tally.committed());
-        let fit = epoch > at.disk.promised.max(head.epoch) && !at.disk.building;
+        let newest = at.disk.promised.max(head.epoch);
+        let known = epoch <= newest && !mutant!("epochs-counted-by-the-coordinator-alone");
+        let fit = !known && !at.disk.building;
         process.role = Role::Leading(Box::new(Leading {
             epoch,
             start,
@@ -81,6 +89,11 @@ impl World {
             waiting: Vec::new(),
             over: false,
             resigning: false,
+            heir: None,
+            began: self.now,
+            allowed: None,
+            wants: false,
+            asked: BTreeMap::new(),
         }));
         self.report(node);
         if !fit {
@@ -100,6 +113,8 @@ impl World {
         self.cue(Cue::Begins, node);
         let life = self.nodes[node].life;
         self.later(ELIGIBLE_EVERY, Happening::Eligible { node, life, epoch });
+        self.keep_heirs(node);
+        self.later(Duration::from_millis(1), Happening::Quorum { node, life, epoch });
         self.committed_moved(node);
     }
 
@@ -127,6 +142,7 @@ impl World {
         self.cue(Cue::Begins, node);
         self.report(node);
         self.later(ELIGIBLE_EVERY, Happening::Eligible { node, life, epoch });
+        self.later(Duration::from_millis(1), Happening::Quorum { node, life, epoch });
         let ready = self.nodes[node].process.as_ref().is_some_and(|process| process.ready);
         if ready {
             self.service_writes(node, epoch);
@@ -233,6 +249,10 @@ impl World {
         }
         let mut last = None;
         for _ in 0..self.rng.between(1, 4) {
+            if !self.may_append(node) {
+                self.keep_heirs(node);
+                break;
+            }
             let tag = self.tag();
             let seq = self.nodes[node].disk.head().seq.next();
             if !self.append(node, epoch, disk::record(epoch, seq, tag, None), true) {
@@ -263,10 +283,13 @@ impl World {
         }
     }
 
-    fn give_up(&mut self, node: usize) {
+    /// Gives the leadership up, if that is asked for and nothing is left to do.
+    pub fn give_up(&mut self, node: usize) {
+        let heir_is_there = self.heir_has_everything(node);
         let Some(process) = &mut self.nodes[node].process else { return };
         let Role::Leading(leading) = &process.role else { return };
-        if leading.resigning && leading.waiting.is_empty() && !leading.over {
+        let ready = leading.waiting.is_empty() && heir_is_there;
+        if leading.resigning && ready && !leading.over {
             let epoch = leading.epoch;
             self.resign(node, epoch, "asked to");
         }
@@ -309,39 +332,7 @@ impl World {
             return;
         }
         self.later(ELIGIBLE_EVERY, Happening::Eligible { node, life, epoch });
-        self.heard_follower(node);
-    }
-
-    /// A follower said how far it is.
-    pub fn heard_follower(&mut self, node: usize) {
-        if self.plan.sync {
-            return;
-        }
-        let Some(leading) = self.nodes[node].leadership() else { return };
-        let Some(committed) = self.nodes[node].process.as_ref().map(|it| it.tally.committed())
-        else {
-            return;
-        };
-        let view = self.nodes[node].process.as_ref().and_then(|it| it.looker.view.clone());
-        let Some(config) = view.as_ref().and_then(|view| view.config.as_ref()) else { return };
-        let mut events = Vec::new();
-        for (follower, id) in &leading.seats {
-            let Some(server) = self.sessions.get(id).and_then(|it| it.server.as_ref()) else {
-                continue;
-            };
-            let (name, volume) = (self.nodes[*follower].name.clone(), server.volume);
-            let volume = convert::volume(volume);
-            let listed = config
-                .value
-                .eligible
-                .iter()
-                .any(|member| member.node == name && member.volume == volume);
-            let whole = server.snapshot.is_none() && committed > Seq(0);
-            if !listed && whole && server.durable >= committed {
-                events.push(Event::Eligible { node: name, volume, eligible: true });
-            }
-        }
-        events.into_iter().for_each(|event| self.machine(node, event));
+        self.keep_heirs(node);
     }
 
     /// A leader's gate, for whoever looks.

@@ -10,20 +10,25 @@
 //! ([`mutants`]) breaks one rule at a time and demands that a run finds it.
 
 mod boot;
+#[path = "../../../src/replica/bound.rs"]
+mod bound;
 mod calls;
 pub mod checks;
 mod clock;
 pub mod command;
 mod convert;
 mod coordinator;
+mod delta;
 mod disk;
 mod election;
 mod faults;
 mod follow;
+mod heirs;
 mod lead;
 mod look;
 pub mod mutants;
 mod node;
+mod operator;
 pub mod plan;
 mod proxy;
 mod rng;

@@ -28,6 +28,9 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("lineages-not-compared", "a follower streams on although its history is another"),
     ("half-a-copy-streams", "an interrupted copy goes on as if it were whole"),
     ("delta-complete-at-its-start", "a copy is promotable before its last record"),
+    ("delta-complete-before-its-records", "a delta is taken for whole where it began"),
+    ("delta-since-the-head", "a delta begins at the follower's head, not where histories part"),
+    ("own-tail-kept-by-a-delta", "what lost is not rolled back"),
     ("new-disk-under-the-old-volume", "a wiped node answers as the voter that it was"),
     ("takeover-compares-nothing", "the transaction that takes an epoch compares nothing"),
     ("ballot-position-ignored", "anybody with a ballot leads"),
@@ -35,19 +38,37 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("voters-changed-without-the-old-quorum", "new voters' terms stand alone from the first"),
     ("voters-changed-before-they-have-it-all", "a config is written before it is covered"),
     ("voters-let-in-unseen", "new voters need not have caught up"),
+    ("muted-voter-left-mute", "a voter that promised for nothing never follows again"),
+    ("promises-although-it-hears", "one who hears the leader votes against it"),
+    ("last-report-counts-for-ever", "a silent heir lacks what it lacked when it was last heard"),
+    ("writes-run-ahead", "the service does not wait for those who may take over (async)"),
     ("epochs-counted-by-the-coordinator-alone", "a restored coordinator gives epochs again"),
     ("waits-for-a-muted-voter", "a leader waits for a copy of a voter that takes nothing of it"),
     ("later-epoch-overlooked", "a leader goes on although a later epoch was taken"),
     ("deadline-counted-from-receipt", "the gate's deadline counts from an answer's receipt"),
     ("view-fresh-from-receipt", "an ambassador trusts a view from its receipt on"),
+    ("attests-without-a-quorum", "a leader attests itself whether or not anybody hears it"),
+    ("attestation-counts-from-receipt", "an ambassador trusts an answer from its receipt on"),
     ("route-trusted-for-ever", "an ambassador trusts a route past its time"),
 ];
+
+/// Those that no run finds yet, so that the simulator is not finished there. They are hunted too,
+/// and one that is found belongs into the list above.
+pub const OPEN: &[(&str, &str)] = &[
+    ("switches-past-a-promise", "a delta of an epoch that was promised away is gone over to"),
+    ("applies-on-after-a-rollback", "after a rollback that was cut short anything is applied"),
+    ("new-terms-alone-before-they-are-stored", "a lost coordinator gets an older config back"),
+    ("rebuilt-without-all-voters", "an old config is put back by whoever is there"),
+];
+
+/// Each mutation is found within so many seeds.
+const SEEDS: u64 = 3000;
 
 /// What to run.
 #[derive(Debug, Args)]
 pub struct Options {
     /// Each mutation must be found within so many seeds
-    #[arg(long, default_value_t = 1000)]
+    #[arg(long, default_value_t = SEEDS)]
     seeds: u64,
     /// The first of them
     #[arg(long, default_value_t = 0)]
@@ -79,8 +100,16 @@ pub fn command(options: &Options) -> Result<bool> {
             }
         }
     }
+    for (name, what) in OPEN.iter().filter(|(name, _)| name.contains(&options.only)) {
+        if let Some(found) = hunt(&binary, name, options)? {
+            println!("{name:48}{found}: no longer open\n    ({what})");
+            missed.push(*name);
+        } else {
+            println!("{name:48}open: not found in {} seeds\n    ({what})", options.seeds);
+        }
+    }
     if !missed.is_empty() {
-        println!("{} not found: {}", missed.len(), missed.join(", "));
+        println!("{} not as listed: {}", missed.len(), missed.join(", "));
     }
     Ok(missed.is_empty())
 }

@@ -1,16 +1,17 @@
 //! One node: its disk, its clock, and the process that runs on it while one does.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use mainstay_election::machine::{Directive, Machine, Moment};
-use mainstay_election::values::{NodeName, Terms};
+use mainstay_election::values::{self, NodeName, Terms};
 use mainstay_sync::commit::Tally;
 use mainstay_sync::position::{Epoch, Position, Seq};
 
 use super::clock::Clock;
 use super::disk::{Disk, Tag};
 use super::look::Looker;
+use super::terms::Standing;
 
 /// A machine with a name.
 #[derive(Debug)]
@@ -79,10 +80,16 @@ pub struct Process {
     pub leading: Option<Epoch>,
     /// The leader's service answers.
     pub ready: bool,
-    /// By which terms it acknowledges, should it lead.
+    /// By which terms it is to acknowledge, should it lead.
+    pub wanted: Option<Terms>,
+    /// By which it does.
     pub terms: Option<Terms>,
+    /// What it last said of its voters, leading.
+    pub standing: Standing,
     /// When a leader was last heard over its stream, and of which epoch.
     pub heard: Option<(Epoch, Moment)>,
+    /// Since when without a long silence.
+    pub hears_since: Moment,
 }
 
 /// A promise under way (`sync/src/volume/mod.rs`, `promise`).
@@ -138,6 +145,16 @@ pub struct Leading {
     pub over: bool,
     /// Gives up when all that was written is acknowledged.
     pub resigning: bool,
+    /// Hands over to this node, since then: gives up only when that has everything too.
+    pub heir: Option<(usize, Duration)>,
+    /// Since when.
+    pub began: Duration,
+    /// The service appends up to here (async).
+    pub allowed: Option<Seq>,
+    /// A write waits for more to be allowed.
+    pub wants: bool,
+    /// Those who were asked onto the list of who may take over, and off it again then.
+    pub asked: BTreeMap<NodeName, (values::VolumeId, Option<Duration>)>,
 }
 
 impl Node {

@@ -46,6 +46,9 @@ pub struct Plan {
     /// A leader without its write quorum goes on with fewer copies (sync).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub degrade: bool,
+    /// How many ops an heir may lack (async).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bound_ops: Option<u64>,
     /// The lease.
     pub ttl_ms: u64,
     /// How much each node's boot clock gains in a million.
@@ -126,6 +129,11 @@ pub enum Fault {
     /// All of them lose their power at once.
     Blackout {
         /// Each is back after at most this.
+        back_ms: u64,
+    },
+    /// Everybody but the leader dies.
+    Desert {
+        /// They are back after this.
         back_ms: u64,
     },
     /// The process stops and goes on.
@@ -214,8 +222,17 @@ pub enum Fault {
         /// So long before.
         back_ms: u64,
     },
+    /// The coordinator's data is lost.
+    Forget,
     /// The leader is asked to resign.
     Resign,
+    /// An operator hands leadership over.
+    Switchover {
+        /// To whom.
+        to: usize,
+    },
+    /// An operator lets the leader go on with fewer copies.
+    Degrade,
     /// A wall clock jumps, which must not matter.
     WallJump {
         /// Whose.
@@ -255,8 +272,19 @@ impl Plan {
             .map(|_| i64::try_from(rng.below(2001)).unwrap_or(0) * drift / 1000 - drift)
             .collect();
         let faults = Vec::new();
-        let mut plan =
-            Plan { seed, sync, nodes, voters, write_quorum, degrade, ttl_ms, drift_ppm, faults };
+        let bound_ops = (!sync && rng.chance(600)).then(|| rng.between(4, 40));
+        let mut plan = Plan {
+            seed,
+            sync,
+            nodes,
+            voters,
+            write_quorum,
+            degrade,
+            bound_ops,
+            ttl_ms,
+            drift_ppm,
+            faults,
+        };
         let mut at_ms = 0;
         let mut left = rng.between(4, 22);
         while left > 0 {
@@ -315,8 +343,11 @@ impl Plan {
             83..86 => Fault::Election,
             86..89 => Fault::BreakWatches,
             89..92 => Fault::LagWatches { ms: rng.between(50, 3000) },
-            92..94 if self.sync => Fault::Restore { back_ms: rng.between(100, 20_000) },
-            92..97 => Fault::Resign,
+            92 if self.sync => Fault::Restore { back_ms: rng.between(100, 20_000) },
+            93 if self.sync => Fault::Forget,
+            94 if self.sync => Fault::Degrade,
+            92..95 => Fault::Resign,
+            95..98 => Fault::Switchover { to: any },
             _ => Fault::WallJump {
                 node: any,
                 ms: i64::try_from(rng.below(7_200_000)).unwrap_or(0) - 3_600_000,
@@ -336,11 +367,13 @@ impl fmt::Display for Plan {
         let kind = if self.sync { "sync" } else { "async" };
         writeln!(
             f,
-            "seed {}: {kind}, {} nodes, {} voters, write quorum {:?}{}, ttl {} ms, drift {:?} ppm",
+            "seed {}: {kind}, {} nodes, {} voters, write quorum {:?}, bound {:?} ops{}, ttl {} ms, \
+             drift {:?} ppm",
             self.seed,
             self.nodes,
             self.voters,
             self.write_quorum,
+            self.bound_ops,
             if self.degrade { ", degrades" } else { "" },
             self.ttl_ms,
             self.drift_ppm

@@ -26,8 +26,9 @@ impl Stage<'_> {
 
 type Scene = fn(&mut Stage<'_>, &mut Rng);
 
-/// All of them; in async only the last one says anything.
-const SCENES: [(&str, Scene); 8] = [
+/// All of them; in async only the last ones say anything.
+const SCENES: [(&str, Scene); 10] = [
+    ("forgotten", forgotten),
     ("late-word", late_word),
     ("turncoat", turncoat),
     ("crowned-and-gone", crowned_and_gone),
@@ -36,13 +37,16 @@ const SCENES: [(&str, Scene); 8] = [
     ("back-and-forth", back_and_forth),
     ("old-tails", old_tails),
     ("old-news", old_news),
+    ("slow-answers", slow_answers),
 ];
+/// Of them, those of async.
+const ASYNC: usize = 2;
 
 /// Adds one of the scenes, beginning at `at_ms`; says when the next thing may happen.
 pub fn add(plan: &mut Plan, rng: &mut Rng, at_ms: u64) -> u64 {
     let (_, scene) = match plan.sync {
         true => SCENES[rng.index(SCENES.len())],
-        false => SCENES[SCENES.len() - 1],
+        false => SCENES[SCENES.len() - 1 - rng.index(ASYNC)],
     };
     let mut stage = Stage { plan, at_ms };
     scene(&mut stage, rng);
@@ -143,31 +147,58 @@ fn seats(stage: &mut Stage, rng: &mut Rng) {
 /// others are back, and the copies are to be more again, it is gone.
 fn copies(stage: &mut Stage, rng: &mut Rng) {
     let (nodes, ttl_ms) = (stage.plan.nodes, stage.plan.ttl_ms);
-    stage.plan.degrade |= rng.chance(800);
-    let away = ttl_ms + rng.between(500, 4000);
+    let back_ms = ttl_ms + rng.between(1000, 3000);
     for node in 0..nodes {
-        if rng.chance(800) {
-            let back_ms = away + rng.between(0, 1500);
-            stage.now(Fault::Pause { node: Some(node), ms: back_ms, freeze: false });
-        }
+        let sync_ms = rng.between(10, 150);
+        stage.now(Fault::SlowDisk { node: Some(node), sync_ms, ms: back_ms + 6000 });
     }
-    stage.pass(away.saturating_sub(1000));
-    if rng.chance(600) {
-        let node = Some(rng.index(nodes));
-        stage.now(Fault::SlowDisk { node, sync_ms: rng.between(20, 500), ms: 6000 });
+    stage.now(Fault::Desert { back_ms });
+    stage.pass(ttl_ms);
+    match rng.chance(500) {
+        true => stage.now(Fault::Degrade),
+        false => stage.plan.degrade = true,
     }
-    for _ in 0..rng.between(1, 2) {
-        let cue = if rng.chance(500) { Cue::Changes } else { Cue::Ruled };
-        let ms = rng.between(2000, 7000);
-        stage.on(
-            cue,
-            match rng.chance(500) {
-                true => Fault::Crash { node: None, back_ms: ms, power: rng.chance(500) },
-                false => Fault::Split { node: None, others: 0, lonely: rng.chance(300), ms },
-            },
-        );
+    stage.pass(800);
+    let cue = if rng.chance(700) { Cue::Ruled } else { Cue::Changes };
+    let ms = rng.between(3000, 8000);
+    stage.on(
+        cue,
+        match rng.chance(700) {
+            true => Fault::Crash { node: None, back_ms: ms, power: rng.chance(500) },
+            false => Fault::Split { node: None, others: 0, lonely: rng.chance(300), ms },
+        },
+    );
+    stage.pass(rng.between(5000, 9000));
+}
+
+/// A coordinator that forgot an election, or everything, just when it was over.
+fn forgotten(stage: &mut Stage, rng: &mut Rng) {
+    let (back_ms, power) = (rng.between(500, 5000), rng.chance(500));
+    stage.now(Fault::Crash { node: None, back_ms, power });
+    let cue = [Cue::Elected, Cue::Begins, Cue::Serves, Cue::Ruled, Cue::Changes][rng.index(5)];
+    let fault = match rng.chance(750) {
+        true => Fault::Restore { back_ms: rng.between(100, 6000) },
+        false => Fault::Forget,
+    };
+    stage.on(cue, fault);
+    if rng.chance(500) {
+        stage.on(cue, Fault::Crash { node: None, back_ms: rng.between(500, 9000), power });
     }
-    stage.pass(rng.between(2000, 6000));
+    stage.pass(rng.between(3000, 7000));
+    stage.now(Fault::Crash { node: None, back_ms, power });
+    stage.pass(rng.between(1000, 4000));
+}
+
+/// The coordinator's answers take as long as a call may, and then there are none.
+fn slow_answers(stage: &mut Stage, rng: &mut Rng) {
+    let ttl_ms = stage.plan.ttl_ms;
+    let delay_ms = ttl_ms / 3;
+    stage.now(Fault::Weather { lost: 0, late: 0, twice: 0, delay_ms });
+    stage.pass(rng.between(500, 4000));
+    let (answers_only, ms) = (rng.chance(300), ttl_ms + rng.between(500, 2000));
+    stage.now(Fault::CutCoordinator { node: None, answers_only, ms });
+    stage.now(Fault::Weather { lost: 0, late: 0, twice: 0, delay_ms: 3 });
+    stage.pass(ms);
 }
 
 /// The same two or three hold together against the others, again and again, and each time one side

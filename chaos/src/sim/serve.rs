@@ -41,7 +41,7 @@ impl World {
                 server.echoed = server.echoed.max(echo);
                 self.acked(id, epoch, durable, applied);
             }
-            Message::Delta => self.copy_asked(id),
+            Message::Fetch { since } => self.copy_asked(id, since),
             Message::Close { .. } => self.end_server(id, false),
             _ => {}
         }
@@ -93,6 +93,7 @@ impl World {
             told: Seq(0),
             sending: false,
             snapshot: None,
+            since: Seq(0),
             echoed: Default::default(),
         };
         if let Some(session) = self.sessions.get_mut(&id) {
@@ -122,8 +123,8 @@ impl World {
             && server.leading.lineage.epoch_at(after.seq) == Some(after.epoch);
         let asked = match &server.verdict {
             Verdict::Stream { after: seq } | Verdict::Truncate { after: seq } => *seq == after.seq,
-            Verdict::Copy { .. } => true,
-            Verdict::SetAside { .. } | Verdict::Delta { .. } | Verdict::Refuse(_) => false,
+            Verdict::Copy { .. } | Verdict::Delta { .. } => true,
+            Verdict::SetAside { .. } | Verdict::Refuse(_) => false,
         };
         let held = after.seq.next() >= self.nodes[session.leader].disk.first()
             || server.snapshot.is_some_and(|(from, _)| from <= after.seq);
@@ -216,16 +217,22 @@ impl World {
             self.cue(Cue::Courted, node);
         }
         self.committed_moved(node);
-        self.heard_follower(node);
+        self.keep_heirs(node);
     }
 
-    /// `serve_copy::serve`: a snapshot begins, held from the checkpoint on.
-    fn copy_asked(&mut self, id: u64) {
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        let disk = &self.nodes[session.leader].disk;
-        let at = disk.checkpoint;
+    /// `serve_copy::serve` and `serve_delta::serve`: a snapshot begins, held from the checkpoint
+    /// on, which a delta makes first.
+    fn copy_asked(&mut self, id: u64, since: Option<Seq>) {
+        let Some(leader) = self.sessions.get(&id).map(|session| session.leader) else { return };
+        let at = match since {
+            Some(_) => self.checkpoint_for(leader),
+            None => self.nodes[leader].disk.checkpoint,
+        };
+        let disk = &self.nodes[leader].disk;
         let (position, lineage) = (disk.position_at(at), disk.lineage_at(at));
-        let Some(server) = &mut session.server else { return };
+        let server = self.sessions.get_mut(&id).and_then(|session| session.server.as_mut());
+        let Some(server) = server else { return };
+        server.since = since.unwrap_or_default();
         server.snapshot = Some((at, PIECES));
         self.send(id, false, Message::Begin { position, lineage });
         let pause = self.rng.ms(1, 80);
@@ -247,9 +254,9 @@ impl World {
             return self.send(id, false, Message::End { through });
         }
         *left -= 1;
-        let turn = *left;
+        let (turn, since) = (*left, server.since.0);
         let places = (1..=disk.objects.len() as u64)
-            .filter(|seq| seq % PIECES == turn)
+            .filter(|seq| seq % PIECES == turn && *seq > since)
             .filter_map(|seq| Some((Seq(seq), disk.object(Seq(seq))?)))
             .collect();
         self.send(id, false, Message::Piece(places));

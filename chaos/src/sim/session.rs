@@ -32,8 +32,8 @@ pub enum Message {
     Beat { committed: Seq, at: Moment },
     /// What is safe at the follower, and the newest beat that it heard.
     Ack { epoch: Epoch, durable: Seq, applied: Seq, echo: Moment },
-    /// Asks for everything.
-    Delta,
+    /// Asks for everything, or for what was born after an op.
+    Fetch { since: Option<Seq> },
     /// A copy begins: as of which checkpoint.
     Begin { position: Position, lineage: Lineage },
     /// Some places of the objects, as they were when read.
@@ -86,10 +86,41 @@ pub struct Taker {
     pub verdict: Option<Verdict>,
     /// A copy that arrives: up to where records are needed, once that is known.
     pub copying: Option<Option<Position>>,
+    /// A delta that arrives.
+    pub staged: Option<Staged>,
     /// Records flow.
     pub expected: Option<Expected>,
     /// The newest beat.
     pub echo: Moment,
+}
+
+/// What lies in `staging/`: a delta, until the volume goes over to it.
+#[derive(Debug)]
+pub struct Staged {
+    /// The last op in common.
+    pub since: Seq,
+    /// Where the volume stands.
+    pub from: Position,
+    /// The leader's checkpoint that it is of.
+    pub to: Position,
+    /// The lineage up to that.
+    pub lineage: Lineage,
+    /// The leader's places that were born since.
+    pub places: Vec<(Seq, Tag)>,
+    /// The records after the checkpoint.
+    pub records: Vec<Record>,
+    /// Up to where records are needed, once that is known.
+    pub through: Option<Position>,
+    /// All is there, and on its way to the disk.
+    pub switching: bool,
+}
+
+impl Staged {
+    /// The records that belong to the delta, and those that came after them.
+    #[must_use]
+    pub fn split(&self, through: Seq) -> (Vec<Record>, Vec<Record>) {
+        self.records.iter().cloned().partition(|record| record.head.seq <= through)
+    }
 }
 
 /// The leader's end (`sync/src/replicate/session.rs`).
@@ -117,8 +148,10 @@ pub struct Server {
     pub told: Seq,
     /// A sending is about to happen.
     pub sending: bool,
-    /// The copy under way: held from here on, and pieces left to read.
+    /// The copy or delta under way: held from here on, and pieces left to read.
     pub snapshot: Option<(Seq, u64)>,
+    /// What was born up to here is not asked for.
+    pub since: Seq,
     /// The newest beat that the follower echoed, on the leader's clock.
     pub echoed: Moment,
 }

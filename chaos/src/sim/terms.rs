@@ -10,13 +10,17 @@ use mainstay_election::machine::Moment;
 use mainstay_election::values::{Config, Member, Term, Terms};
 use mainstay_election::view::View;
 use mainstay_sync::commit::Rule;
-use mainstay_sync::position::{Seq, VolumeId};
+use mainstay_sync::position::{Epoch, Seq, VolumeId};
 
 use super::convert;
+use super::plan::Cue;
 use super::world::{Happening, World};
 
+/// `PAUSE` and `INTERVAL` of `quorum.rs`: acknowledgements come all the time.
+const KEEP_MS: (u64, u64) = (5, 100);
+
 /// The part of a report that only a leader has.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Standing {
     /// When the newest word was sent that every quorum has answered.
     pub quorum_heard: Moment,
@@ -27,8 +31,36 @@ pub struct Standing {
 }
 
 impl World {
+    /// A round of `quorum::keep`: the terms that the election last said, and what is known by then.
+    /// Both come some time late.
+    pub fn keep_quorum(&mut self, node: usize, epoch: Epoch) {
+        let (life, local) = (self.nodes[node].life, self.nodes[node].leadership());
+        if local.is_none_or(|leading| leading.epoch != epoch) {
+            return;
+        }
+        let Some(process) = &self.nodes[node].process else { return };
+        let changed = process.wanted != process.terms;
+        let changes = process.wanted.as_ref().is_some_and(|terms| terms.0.len() > 1);
+        if changed {
+            self.set_terms(node);
+        }
+        let standing = self.leaders_standing(node);
+        if let Some(process) = &mut self.nodes[node].process {
+            process.standing = standing;
+        }
+        self.report(node);
+        let pause = self.rng.ms(KEEP_MS.0, KEEP_MS.1);
+        self.later(pause, Happening::Quorum { node, life, epoch });
+        if changed && changes {
+            self.cue(Cue::Changes, node);
+        }
+    }
+
     /// `quorum::apply`, for a leader: from now on these terms.
     pub fn set_terms(&mut self, node: usize) {
+        if let Some(process) = &mut self.nodes[node].process {
+            process.terms = process.wanted.clone();
+        }
         let rule = self.rule(node);
         if self.nodes[node].leadership().is_none() {
             return;
@@ -37,7 +69,6 @@ impl World {
         if let Some(process) = &mut self.nodes[node].process {
             process.tally.set_rule(rule);
             self.committed_moved(node);
-            self.report(node);
         }
     }
 

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mainstay_ambassador as ambassador;
 use mainstay_election::coordinator::Revision;
 use mainstay_election::machine::Settings;
 use mainstay_election::values::{Config, ConfigMark};
@@ -63,6 +64,12 @@ pub enum Happening {
     Write { node: usize, life: u64, epoch: Epoch },
     /// The leader looks at who may take over.
     Eligible { node: usize, life: u64, epoch: Epoch },
+    /// The leader's terms are looked at.
+    Quorum { node: usize, life: u64, epoch: Epoch },
+    /// A switchover's time is over.
+    HandedOver { node: usize, life: u64, epoch: Epoch },
+    /// An operator looks whether anything is to be done.
+    Operator,
     /// A follower calls its leader.
     Dial { node: usize, life: u64, epoch: Epoch },
     /// The oldest message of a pipe arrives.
@@ -73,6 +80,8 @@ pub enum Happening {
     Send { session: u64 },
     /// The next piece of a copy is read.
     ReadPiece { session: u64 },
+    /// A follower's volume goes over to a delta.
+    Switch { session: u64 },
     /// A process starts.
     Boot { node: usize, life: u64 },
     /// The plan's next fault.
@@ -81,6 +90,12 @@ pub enum Happening {
     Ambush { index: usize, node: usize },
     /// A wait of an ambassador's is over.
     Proxy { proxy: usize, at: Duration },
+    /// An ambassador asks the leader itself.
+    Ask { proxy: usize, asks: u64 },
+    /// The question reaches the leader.
+    Attest { proxy: usize, asks: u64, node: usize, epoch: u64, sent: ambassador::Moment },
+    /// Its answer, or the end of waiting for one.
+    Attested { proxy: usize, asks: u64, answer: Option<ambassador::Attested> },
     /// A client comes to an ambassador.
     Client { proxy: usize },
 }
@@ -159,6 +174,8 @@ pub struct World {
     pub steps: u64,
     /// Ids of calls, sessions, ops and clients.
     pub ids: u64,
+    /// When a leader last had applied less than it shares with one that asked for a delta.
+    pub too_far_back: Duration,
     /// Faults that lie in wait, and for what.
     pub waiting: Vec<(Cue, usize)>,
     looked_at: Revision,
@@ -190,10 +207,11 @@ impl World {
             weather: Weather { lost: 0, late: 0, twice: 0, delay_ms: 3 },
             watch_lag_ms: 2,
             settings,
-            checks: Checks::new(plan.sync),
+            checks: Checks::new(plan.sync, plan.bound_ops),
             trace: trace.then(Vec::new),
             steps: 0,
             ids: 0,
+            too_far_back: Duration::ZERO,
             waiting: Vec::new(),
             looked_at: Revision(0),
             ruled: (0, None),
@@ -335,11 +353,15 @@ impl World {
             Happening::Ready { node, epoch, .. } => self.ready(node, epoch),
             Happening::Write { node, epoch, .. } => self.service_writes(node, epoch),
             Happening::Eligible { node, epoch, .. } => self.keep_eligible(node, epoch),
+            Happening::Quorum { node, epoch, .. } => self.keep_quorum(node, epoch),
+            Happening::HandedOver { node, epoch, .. } => self.not_handed_over(node, epoch),
+            Happening::Operator => self.operator_looks(),
             Happening::Dial { node, epoch, .. } => self.dial(node, epoch),
             Happening::Deliver { session, up } => self.deliver(session, up),
             Happening::Beat { session, up } => self.beat(session, up),
             Happening::Send { session } => self.send_records(session),
             Happening::ReadPiece { session } => self.read_piece(session),
+            Happening::Switch { session } => self.switch(session),
             Happening::Boot { node, life } => {
                 // Of several reasons to come back the first one counts.
                 if self.nodes[node].life == life {
@@ -349,6 +371,11 @@ impl World {
             Happening::Fault(index) => self.fault(index),
             Happening::Ambush { index, node } => self.befall(index, Some(node)),
             Happening::Proxy { proxy, at } => self.proxy_tick(proxy, at),
+            Happening::Ask { proxy, asks } => self.ask_witness(proxy, asks),
+            Happening::Attest { proxy, asks, node, epoch, sent } => {
+                self.attest(proxy, asks, node, epoch, sent);
+            }
+            Happening::Attested { proxy, asks, answer } => self.attested(proxy, asks, answer),
             Happening::Client { proxy } => self.client_comes(proxy),
         }
     }
@@ -372,12 +399,18 @@ impl World {
             | Happening::Ready { node, life, .. }
             | Happening::Write { node, life, .. }
             | Happening::Eligible { node, life, .. }
+            | Happening::HandedOver { node, life, .. }
+            | Happening::Quorum { node, life, .. }
             | Happening::Dial { node, life, .. } => (*node, *life),
             Happening::Deliver { session, up } | Happening::Beat { session, up } => {
                 let session = self.sessions.get(session)?;
                 // A message is its receiver's matter, a beat its sender's.
                 let at_leader = *up == matches!(what, Happening::Deliver { .. });
                 let node = if at_leader { session.leader } else { session.follower.0 };
+                (node, self.nodes[node].life)
+            }
+            Happening::Switch { session } => {
+                let node = self.sessions.get(session)?.follower.0;
                 (node, self.nodes[node].life)
             }
             Happening::Send { session } | Happening::ReadPiece { session } => {

@@ -173,7 +173,9 @@ impl Machine {
         let stands = config.is_voter(&self.identity.node, report.volume)
             || operator.forces(&self.identity.node);
         // One who hears the leader promises nothing, whatever the others say.
-        let misses = self.suspects().is_some() || operator.allows_loss(&self.identity.node);
+        let misses = self.suspects().is_some()
+            || mutant!("promises-although-it-hears")
+            || operator.allows_loss(&self.identity.node);
         if stands && misses && self.election_is_open(view) {
             return self.judge_election(view, report, config);
         }

@@ -103,7 +103,9 @@ impl Machine {
 
     /// Notes since when a voter of ours takes nothing of our epoch any more.
     fn review_muted(&mut self) {
-        let muted = self.leadership.by_quorum() && self.muted_voter().is_some();
+        let muted = self.leadership.by_quorum()
+            && self.muted_voter().is_some()
+            && !mutant!("muted-voter-left-mute");
         self.muted_since = muted.then(|| self.muted_since.unwrap_or(self.now));
     }
 

@@ -73,7 +73,8 @@ impl Machine {
             })
             .map(|member| member.node.clone())
             .collect();
-        let here = missing.is_empty() && self.lease.usable(self.now).is_some();
+        let all = missing.is_empty() || mutant!("rebuilt-without-all-voters");
+        let here = all && self.lease.usable(self.now).is_some();
         let judgement = lost(self.identity.node.clone(), missing);
         Some(if here || operator { judgement.wishing(Wish::Rebuild) } else { judgement })
     }

@@ -231,6 +231,9 @@ impl Machine {
 /// do, and a rebuild asks for every voter's.
 fn is_stored(change: &Change, view: &View, config: &Config, report: &Report) -> bool {
     let mark = config.mark();
+    if mutant!("new-terms-alone-before-they-are-stored") {
+        return true;
+    }
     if report.stored.as_ref().is_none_or(|stored| stored.mark() < mark) {
         return false;
     }

@@ -197,7 +197,8 @@ pub fn plan(follower: &Standing, leader: &Leading) -> Verdict {
     if (covered || delta) && (follower.applied <= ancestor || mutant!("applied-tail-truncated")) {
         return Verdict::Truncate { after: ancestor };
     }
-    if delta { Verdict::Delta { since: ancestor } } else { Verdict::SetAside { ancestor } }
+    let since = if mutant!("delta-since-the-head") { follower.head.seq } else { ancestor };
+    if delta { Verdict::Delta { since } } else { Verdict::SetAside { ancestor } }
 }
 
 fn refuse(follower: &Standing, leader: &Leading) -> Option<Refusal> {
@@ -219,6 +220,7 @@ fn refuse(follower: &Standing, leader: &Leading) -> Option<Refusal> {
     }
     let over = (follower.promised >= leader.epoch && !mutant!("promises-do-not-bind"))
         || follower.head.epoch > leader.epoch;
+    let over = over && !mutant!("epochs-counted-by-the-coordinator-alone");
     let seen = follower.promised.max(follower.head.epoch);
     over.then_some(Refusal::Superseded { leader: leader.epoch, seen })
 }
