@@ -31,7 +31,15 @@ for group in "$@"; do
     redis) need redis-server redis-server; need redis-tools redis-cli ;;
     mariadb) need mariadb-server mariadbd /usr/sbin/mariadbd; need mariadb-client mariadb-check ;;
     chaos) need iproute2 ip; need nftables nft /usr/sbin/nft; need e2fsprogs mkfs.ext4 /usr/sbin/mkfs.ext4 ;;
-    test) need iproute2 ip; need procps pgrep; need attr setfattr ;;
+    test)
+      need iproute2 ip
+      need procps pgrep
+      need attr setfattr
+      need e2fsprogs mkfs.ext4 /usr/sbin/mkfs.ext4
+      need mariadb-server-core mariadbd /usr/sbin/mariadbd
+      need mariadb-client-core mariadb
+      need python3 python3
+      ;;
     *) echo "packages.sh: unknown group $group" >&2; exit 2 ;;
   esac
 done

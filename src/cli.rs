@@ -26,6 +26,7 @@ mod switchover;
 mod verify;
 
 pub use actions::{Actions, Offline, QuarantineTask};
+pub use bars::FilesBar;
 pub use complaint::Complaint;
 
 use arguments::{Arguments, Command, ConfigCommand, QuarantineCommand, SecretCommand};

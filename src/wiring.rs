@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-use mainstay::cli::{Actions, Complaint, Offline, QuarantineTask};
+use mainstay::cli::{Actions, Complaint, FilesBar, Offline, QuarantineTask};
 use mainstay::config::{AmbassadorConfig, RunConfig};
 use mainstay::proxy::{self, Reload};
 use mainstay::replica::{self, ReplicaError};
@@ -39,14 +39,22 @@ impl Actions for Wiring {
         let options = VolumeOptions::default();
         match task {
             Offline::Import { from } => {
-                let done = import::import(&from, state_dir, &options).map_err(failure)?;
+                let mut bar = FilesBar::new("import");
+                let told = &mut |done, total| bar.show(done, total);
+                let done = import::import_telling(&from, state_dir, &options, told);
+                bar.clear();
+                let done = done.map_err(failure)?;
                 Ok(format!(
                     "{} files imported at {}; start this replica: it founds the cluster with them\n",
                     done.files, done.position
                 ))
             }
             Offline::Export { to } => {
-                let done = export::export(state_dir, &options, &to).map_err(failure)?;
+                let mut bar = FilesBar::new("export");
+                let told = &mut |done, total| bar.show(done, total);
+                let done = export::export_telling(state_dir, &options, &to, told);
+                bar.clear();
+                let done = done.map_err(failure)?;
                 Ok(format!("{} files exported as of {}\n", done.files, done.position))
             }
             Offline::Fsck { repair } => {

@@ -3,10 +3,52 @@
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
 
-use mainstay_election::values::Progress;
+use mainstay_election::values::{Progress, Task};
 
 use crate::status::progress::bar;
+
+/// How often a bar is drawn at most.
+const EVERY: Duration = Duration::from_millis(200);
+
+/// The bar of a command that goes through files here, and needs no other process to tell of it.
+pub struct FilesBar {
+    what: &'static str,
+    bars: Bars,
+    began: Instant,
+    drawn: Option<Instant>,
+}
+
+impl FilesBar {
+    /// `what` is done, in a word.
+    #[must_use]
+    pub fn new(what: &'static str) -> FilesBar {
+        FilesBar { what, bars: Bars::new(), began: Instant::now(), drawn: None }
+    }
+
+    /// So many bytes of so many are done.
+    pub fn show(&mut self, done: u64, total: u64) {
+        if done < total && self.drawn.is_some_and(|drawn| drawn.elapsed() < EVERY) {
+            return;
+        }
+        self.drawn = Some(Instant::now());
+        let ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
+        let progress = Progress {
+            task: Task::Copying,
+            done,
+            total,
+            bytes_per_second: done.saturating_mul(1000) / ms,
+            ms_left: ms.saturating_mul(total.saturating_sub(done)).checked_div(done),
+        };
+        self.bars.show(std::iter::once((self.what, progress)));
+    }
+
+    /// Takes it from the terminal.
+    pub fn clear(&mut self) {
+        self.bars.clear();
+    }
+}
 
 /// The bars of one command.
 pub(super) struct Bars {
@@ -63,7 +105,6 @@ impl Bars {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mainstay_election::values::Task;
 
     #[test]
     fn without_a_terminal_only_every_tenth_is_news() {

@@ -148,12 +148,10 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Vow, VowError> {
         return Err(damaged("its checksum is wrong".to_owned()));
     }
     // Another version's vow may have other fields, and is no damage.
-    let format: Result<u32, WireError> = wire::decode_first(body);
-    match format {
-        Ok(found) if found != Vow::FORMAT => {
-            return Err(VowError::Format { path: path.to_owned(), found });
-        }
-        _ => {}
+    if let Ok(found) = wire::decode_first::<u32>(body)
+        && found != Vow::FORMAT
+    {
+        return Err(VowError::Format { path: path.to_owned(), found });
     }
     wire::decode_message(body).map_err(|error: WireError| damaged(error.to_string()))
 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 use mainstay::status::{Facts, Report, render};
 use mainstay_election::coordinator::Revision;
 use mainstay_election::values::{
-    ClusterId, Config, Durability, Epoch, EpochTaken, Lag, Leader, Lineage, MaxLag, Member,
-    NodeName, Nonce, Position, Reign, Replica, Request, Role, Seq, Tags, UnixMs, VolumeId,
+    ClusterId, Config, Difference, Durability, Epoch, EpochTaken, Lag, Leader, Lineage, MaxLag,
+    Member, NodeName, Nonce, Position, Progress, Reign, Replica, Request, Role, Seq, Tags, Task,
+    UnixMs, Verification, VolumeId,
 };
 use mainstay_election::view::{Stored, View};
 
@@ -112,6 +113,34 @@ fn one_follower_is_gone() {
     let mut view = healthy();
     view.replicas.remove("b");
     check("one-follower-is-gone", &view);
+}
+
+#[test]
+fn one_was_mended_and_one_compares() {
+    let mut view = healthy();
+    view.replicas.get_mut("b").unwrap().value.verified = Some(Verification {
+        at: UnixMs(NOW.0 - 180_000),
+        seq: Seq(9_000),
+        chunks: 16_384,
+        moved_on: 3,
+        mended: 1,
+        leader_wrong: 0,
+        differences: vec![Difference {
+            file: "base/5/16384".to_owned(),
+            offset: 196_608,
+            leader: "51e0b2d49a77c3f8".to_owned(),
+            here: "9c1d6a20b7e4f013".to_owned(),
+            done: "mended from the leader; what was here is in quarantine".to_owned(),
+        }],
+    });
+    view.replicas.get_mut("c").unwrap().value.progress = Some(Progress {
+        task: Task::Comparing,
+        done: 4_096,
+        total: 16_384,
+        bytes_per_second: 32 << 20,
+        ms_left: Some(24_000),
+    });
+    check("one-was-mended", &view);
 }
 
 #[test]

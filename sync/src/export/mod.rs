@@ -10,7 +10,7 @@ use crate::image::Image;
 use crate::op::Kind;
 use crate::store::objects::ObjectFiles;
 use crate::volume::{Volume, VolumeError, VolumeOptions};
-use tree::{Content, TreeError};
+use tree::{Content, Told, TreeError};
 
 /// Why an export did not happen. The target is as it was.
 #[derive(Debug, thiserror::Error)]
@@ -50,12 +50,25 @@ pub fn export(
     options: &VolumeOptions,
     target: &Path,
 ) -> Result<Exported, ExportError> {
+    export_telling(state_dir, options, target, &mut |_, _| ())
+}
+
+/// As [`export`], and tells how far it is.
+///
+/// # Errors
+/// See [`ExportError`].
+pub fn export_telling(
+    state_dir: &Path,
+    options: &VolumeOptions,
+    target: &Path,
+    told: Told<'_>,
+) -> Result<Exported, ExportError> {
     if !state_dir.join("vow").exists() {
         let missing = io::Error::new(io::ErrorKind::NotFound, "there is no volume");
         return Err(VolumeError::on("open", state_dir)(missing).into());
     }
     let made = prepare(target, state_dir)?;
-    let exported = read_out(state_dir, options, target);
+    let exported = read_out(state_dir, options, target, told);
     if exported.is_err() && made {
         // What cannot be removed is an empty directory.
         let _ = fs::remove_dir(target);
@@ -67,6 +80,7 @@ fn read_out(
     state_dir: &Path,
     options: &VolumeOptions,
     target: &Path,
+    told: Told<'_>,
 ) -> Result<Exported, ExportError> {
     let volume = Volume::open(state_dir, options.clone())?;
     if volume.building() {
@@ -79,7 +93,7 @@ fn read_out(
     }
     let objects = volume.object_files();
     whole(&image, &objects)?;
-    tree::write(&image, &Content::Copied(&objects), target)?;
+    tree::write_telling(&image, &Content::Copied(&objects), target, told)?;
     volume.close()?;
     Ok(Exported { position: image.position, files: image.nodes.len() })
 }

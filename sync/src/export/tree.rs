@@ -62,13 +62,38 @@ pub(crate) enum Content<'a> {
 /// Writes `image` into `target`, an empty directory, which becomes the root directory. Durable
 /// when it returns; after an error the target is empty again.
 pub(crate) fn write(image: &Image, content: &Content<'_>, target: &Path) -> Result<(), TreeError> {
-    let written = Tree::new(image, content, target).write();
+    write_telling(image, content, target, &mut |_, _| ())
+}
+
+/// As [`write`], and tells after each file how many bytes are written, and of how many.
+pub(crate) fn write_telling(
+    image: &Image,
+    content: &Content<'_>,
+    target: &Path,
+    told: Told<'_>,
+) -> Result<(), TreeError> {
+    let total = bytes_of(image);
+    let mut done = 0;
+    let mut each = |bytes| {
+        done += bytes;
+        told(done, total);
+    };
+    let written = Tree::new(image, content, target).write(&mut each);
     if written.is_err()
         && let Err(error) = clear(target)
     {
         tracing::warn!("{} is left half written: {error}", target.display());
     }
     written
+}
+
+/// Told how many bytes of files are done, and of how many.
+pub type Told<'a> = &'a mut dyn FnMut(u64, u64);
+
+/// What its files have together.
+pub(crate) fn bytes_of(image: &Image) -> u64 {
+    let files = image.nodes.iter().filter(|(_, of)| of.kind == Kind::File);
+    files.map(|(_, of)| of.size).sum()
 }
 
 /// The extended attributes of each file, by full name.
@@ -98,7 +123,7 @@ impl<'a> Tree<'a> {
         Tree { content, target, nodes, children, xattrs, placed: HashMap::new() }
     }
 
-    fn write(mut self) -> Result<(), TreeError> {
+    fn write(mut self, each: &mut dyn FnMut(u64)) -> Result<(), TreeError> {
         // Directories get their own attributes last, children before parents: until then we must
         // be able to write into them, and writing moves their times.
         let mut directories = vec![(FileId::ROOT, self.target.to_owned())];
@@ -116,6 +141,7 @@ impl<'a> Tree<'a> {
                     directories.push((child, place));
                 } else {
                     self.place(child, &place)?;
+                    each(self.nodes.get(&child).map_or(0, |of| of.size));
                 }
             }
             next += 1;

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
-use crate::export::tree::TreeError;
+use crate::export::tree::{self, Told, TreeError};
 use crate::op::Kind;
 use crate::position::{ClusterId, FileId, Lineage, Position, Seq};
 use crate::store::CHUNK_BYTES;
@@ -80,6 +80,19 @@ pub fn import(
     state_dir: &Path,
     options: &VolumeOptions,
 ) -> Result<Imported, ImportError> {
+    import_telling(source, state_dir, options, &mut |_, _| ())
+}
+
+/// As [`import`], and tells how far it is.
+///
+/// # Errors
+/// See [`ImportError`].
+pub fn import_telling(
+    source: &Path,
+    state_dir: &Path,
+    options: &VolumeOptions,
+    told: Told<'_>,
+) -> Result<Imported, ImportError> {
     let scanned = scan::scan(source)?;
     refuse_nested(source, state_dir)?;
     let volume = Volume::open(state_dir, options.clone())?;
@@ -98,9 +111,12 @@ pub fn import(
     };
     let mut taker = Taker { builder: volume.build(&header)?, rows: Vec::with_capacity(ROWS) };
     taker.take_rows(&scanned)?;
+    let (mut done, total) = (0, tree::bytes_of(&scanned.image));
     for (id, of) in &scanned.image.nodes {
         if of.kind == Kind::File && of.size > 0 {
             taker.take_content(*id, of.size, &scanned.paths[id])?;
+            done += of.size;
+            told(done, total);
         }
     }
     taker.flush()?;

@@ -7,6 +7,8 @@
 //! them, and `PREFIXES=all` is the long form: around every fsync of a large log. It takes hours for
 //! the databases: `PREFIXES=all cargo test -p mainstay-sync --test crash_proof postgres`.
 
+#![allow(clippy::print_stdout, reason = "how much was tried, for whoever asks with --nocapture")]
+
 #[path = "../rig/mod.rs"]
 mod rig;
 #[path = "../support/mod.rs"]

@@ -88,5 +88,5 @@ fn redis_recovers_at_any_op_also_while_it_rewrites() {
         rig::skipped("redis_recovers", "redis is not installed");
         return;
     }
-    prove("redis", holds, Points::Sample(24));
+    prove("redis", holds, Points::Every);
 }

@@ -4,6 +4,8 @@
 //! Each case begins with the same small tree on both sides. What the mount means to do otherwise
 //! is in [`INTENDED`], and nothing else is let pass.
 
+#![allow(clippy::print_stdout, reason = "how much was asked, for whoever asks with --nocapture")]
+
 #[path = "../rig/mod.rs"]
 mod rig;
 
