@@ -46,7 +46,8 @@ impl Mapping {
     fn sync(&self) -> io::Result<()> {
         let flags = rustix::mm::MsyncFlags::SYNC;
         // SAFETY: exactly this mapping.
-        Ok(unsafe { rustix::mm::msync(self.start.cast(), self.length, flags)? })
+        unsafe { rustix::mm::msync(self.start.cast(), self.length, flags)? };
+        Ok(())
     }
 }
 
