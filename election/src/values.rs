@@ -489,7 +489,7 @@ pub struct Reign {
     pub at: UnixMs,
     /// Why, in words: first start, failover, switchover.
     pub cause: String,
-    /// About how many acknowledged ops of the epoch before were lost, where that is known.
+    /// How many ops of the epoch before were lost, at least; none where that is not known.
     pub lost_ops: Option<u64>,
     /// Who led before.
     pub previous: Option<NodeName>,

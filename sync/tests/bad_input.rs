@@ -198,7 +198,8 @@ fn a_tree_that_changes_while_it_is_imported_is_refused_and_named() {
 
 #[test]
 fn a_state_directory_of_a_newer_version_is_named_and_left_as_it_is() {
-    let newer: [(&str, fn(&Path)); 3] = [
+    type Change = fn(&Path);
+    let newer: [(&str, Change); 3] = [
         ("vow", |state| {
             let path = state.join("vow");
             let mut bytes = fs::read(&path).unwrap();

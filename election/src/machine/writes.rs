@@ -253,13 +253,18 @@ impl Machine {
             "failover"
         };
         let seen = self.predecessor.as_ref().and_then(|(_, position)| *position);
+        let lost = seen.map(|seen| seen.seq.0.saturating_sub(ours.seq.0));
+        // What a leader last said of itself is older than what it last acknowledged. In async only
+        // one that handed over in order is known to have lost nothing.
+        let is_sync = view.config.as_ref().is_none_or(|config| config.value.is_sync());
+        let lost = lost.filter(|lost| *lost > 0 || is_sync || operator.switchover);
         Reign {
             epoch,
             node: self.identity.node.clone(),
             first: ours.seq.next(),
             at: self.wall,
             cause: cause.to_owned(),
-            lost_ops: seen.map(|seen| seen.seq.0.saturating_sub(ours.seq.0)),
+            lost_ops: lost,
             previous: view.epoch.as_ref().map(|taken| taken.value.holder.clone()),
         }
     }
