@@ -66,7 +66,10 @@ pub(super) async fn keep(node: Node, leader: Arc<Leader>) {
                 tracing::warn!(node = %name, ?lag, "is too far behind to take over");
                 node.runner.set_eligible(name.clone(), volume, false).await;
             }
-            ask(&node, config, bound, &followers, &decision.dismissed, &mut asked).await;
+            if ask(&node, config, bound, &followers, &decision.dismissed, &mut asked).await {
+                // It is bounded for from the next look on, and only then asked for.
+                continue;
+            }
         }
         // What the service's writes wait for may be said by any of these.
         tokio::select! {
@@ -90,7 +93,8 @@ fn allow(node: &Node, appended: u64, decision: &bound::Decision) {
     node.board.set(|situation| situation.held_up = held_up);
 }
 
-/// Asks to let in those who have caught up.
+/// Asks to let in those who have caught up, in two steps: at the first look it only counts for the
+/// bound, and once that is in force the list is asked to name it. Says whether somebody is new.
 async fn ask(
     node: &Node,
     config: &Config,
@@ -98,13 +102,22 @@ async fn ask(
     followers: &[FollowerStatus],
     dismissed: &[NodeName],
     asked: &mut Asked,
-) {
+) -> bool {
     let over = |off: &Option<Instant>| off.is_some_and(|off| off.elapsed() > node.settings.ttl);
     asked.retain(|name, (volume, off)| !is_listed(config, name, *volume) && !over(off));
     let committed = node.volume.commit().committed();
+    let mut new = false;
     for follower in followers {
         let Ok(name) = follower.node.parse::<NodeName>() else { continue };
         let volume = convert::volume(follower.volume);
+        if is_listed(config, &name, volume) || dismissed.contains(&name) {
+            continue;
+        }
+        // This look has bounded what may be written by what it lacks.
+        if asked.get(&name) == Some(&(volume, None)) {
+            node.runner.set_eligible(name, volume, true).await;
+            continue;
+        }
         // Before the epoch's start is committed nobody knows what that is.
         let caught_up = committed > Seq(0)
             && follower.connected
@@ -113,13 +126,13 @@ async fn ask(
         // At a bound that is nearly reached it would be asked to go again.
         let fits = bound.bytes.is_none_or(|max| follower.lag_bytes + WRITE_BYTES <= max / 2)
             && bound.ms.is_none_or(|max| follower.lag_ms <= max / 2);
-        if caught_up && fits && !is_listed(config, &name, volume) && !dismissed.contains(&name) {
-            if asked.insert(name.clone(), (volume, None)) != Some((volume, None)) {
-                tracing::info!(node = %name, "has caught up and may take over");
-            }
-            node.runner.set_eligible(name, volume, true).await;
+        if caught_up && fits {
+            tracing::info!(node = %name, "has caught up and may take over");
+            asked.insert(name, (volume, None));
+            new = true;
         }
     }
+    new
 }
 
 /// Everybody who may take over, or may have been let in by now, with what it lacks.
