@@ -45,7 +45,7 @@ impl Actions for Wiring {
                 bar.clear();
                 let done = done.map_err(failure)?;
                 Ok(format!(
-                    "{} files imported at {}; start this replica: it founds the cluster with them\n",
+                    "{} files imported at {}; start this replica first: it founds the cluster with them\n",
                     done.files, done.position
                 ))
             }

@@ -20,7 +20,8 @@ pub struct Standing {
     pub service: String,
     /// Its node.
     pub node: String,
-    /// The cluster that its volume belongs to; `None`: the volume is blank.
+    /// The cluster that its volume belongs to; `None`: the volume is blank, or was imported and has
+    /// founded none.
     pub cluster: Option<ClusterId>,
     /// Its volume.
     pub volume: VolumeId,
@@ -163,6 +164,13 @@ pub enum Refusal {
         /// What the cluster has against it.
         why: String,
     },
+    /// The follower's content was imported, to found a cluster with; copying would drop it.
+    #[error(
+        "this volume was imported to found a cluster, and the leader's cluster was founded by \
+         another: to keep what was imported, stop the others and let this node found its own; to \
+         join, move its state directory away"
+    )]
+    Imported,
 }
 
 /// The verdict on `follower`.
@@ -174,7 +182,7 @@ pub fn plan(follower: &Standing, leader: &Leading) -> Verdict {
     if follower.building && !mutant!("half-a-copy-streams") {
         return Verdict::Copy { why: Why::Unfinished };
     }
-    if follower.cluster.is_none() || follower.head.seq == Seq(0) {
+    if follower.head.seq == Seq(0) {
         return Verdict::Copy { why: Why::Blank };
     }
     let ancestor =
@@ -214,6 +222,10 @@ fn refuse(follower: &Standing, leader: &Leading) -> Option<Refusal> {
         && cluster != leader.cluster
     {
         return Some(Refusal::Cluster { leader: leader.cluster, follower: cluster });
+    }
+    // Not by lineage: every import begins like every cluster, in epoch 1 at seq 1.
+    if follower.cluster.is_none() && follower.head.seq > Seq(0) && !follower.building {
+        return Some(Refusal::Imported);
     }
     if follower.volume == leader.volume {
         return Some(Refusal::Cloned { volume: leader.volume });

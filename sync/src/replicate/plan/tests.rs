@@ -95,6 +95,8 @@ fn the_blank_and_the_half_built_copy_even_what_the_log_covers() {
     assert_eq!(plan(&blank, &whole_log), Verdict::Copy { why: Why::Blank });
     let half = Standing { building: true, ..follower(&[(1, 1)], at(1, 7), 7) };
     assert_eq!(plan(&half, &whole_log), Verdict::Copy { why: Why::Unfinished });
+    let half_of_nobodys = Standing { cluster: None, ..half };
+    assert_eq!(plan(&half_of_nobodys, &whole_log), Verdict::Copy { why: Why::Unfinished });
 }
 
 #[test]
@@ -110,6 +112,8 @@ fn strangers_and_the_newer_are_refused_before_anything_else() {
     assert!(
         refusal(Standing { cluster: Some(other), ..good.clone() }).contains(&other.to_string())
     );
+    let imported = Standing { cluster: None, ..follower(&[(1, 1)], at(1, 1), 1) };
+    assert_eq!(plan(&imported, &leader()), Verdict::Refuse(Refusal::Imported));
     assert!(refusal(Standing { volume: leader().volume, ..good.clone() }).contains("cloned"));
     let superseded =
         |seen| Verdict::Refuse(Refusal::Superseded { leader: Epoch(3), seen: Epoch(seen) });
