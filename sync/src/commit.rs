@@ -145,11 +145,14 @@ impl Commit {
         while inner.parked.peek().is_some_and(|parked| parked.seq <= committed) {
             due.extend(inner.parked.pop());
         }
+        // After its end a leadership lets nobody apply anything: what its rule would commit then is
+        // for the next leader to say.
+        let leads = inner.closed.is_none();
         drop(inner);
         for Parked { waiter, .. } in due {
             waiter(Ok(()));
         }
-        if committed > before {
+        if committed > before && leads {
             let told = self.told.lock().unwrap_or_else(PoisonError::into_inner).clone();
             if let Some(told) = told {
                 told(committed);

@@ -6,11 +6,12 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use mainstay_sync::fsck::Finding;
-use mainstay_sync::op::Kind;
+use mainstay_sync::op::{Change, Kind};
 use mainstay_sync::position::{ClusterId, Epoch, Position, Seq};
-use mainstay_sync::volume::{Leading, Volume, VolumeError};
+use mainstay_sync::volume::{Leading, Volume, VolumeError, VolumeOptions};
 use support::{
     Contents, Writer, births, contents, copy_all, delta_all, delta_end, delta_up_to_end, options,
+    record_of,
 };
 
 const CLUSTER: ClusterId = ClusterId([7; 16]);
@@ -115,6 +116,24 @@ fn diverge(seed: u64, ops: usize) -> (Pair, Position, Contents) {
     let Pair { dirs, leader, follower, .. } = pair;
     let [old, new] = dirs;
     (Pair { dirs: [new, old], leader: follower, leading, writer, follower: leader }, base, before)
+}
+
+#[test]
+fn after_a_rollback_that_was_cut_short_the_applier_waits_for_commits_again() {
+    let (pair, base, _) = diverge(16, 40);
+    let Pair { dirs, leader, leading: _leading, follower, .. } = pair;
+    drop(follower);
+    // Opened anew, so that its limit begins at the checkpoint.
+    let options = VolumeOptions { committed_only: true, ..options() };
+    let follower = Volume::open(dirs[1].path(), options).unwrap();
+    drop(delta_up_to_end(&leader, &follower, base, false, |_| {}));
+    let (head, next) = (follower.head().seq, follower.head().seq.next());
+    let start = vec![Change::EpochStart { node: "c".to_owned() }];
+    follower.receive(Epoch(3), &record_of(Epoch(3), next, start)).unwrap();
+    follower.log().wait_durable(next).unwrap();
+    assert_eq!(follower.log().applicable(), head, "durable, but nobody said committed");
+    follower.committed_by_leader(next);
+    follower.wait_applied(next).unwrap();
 }
 
 #[test]

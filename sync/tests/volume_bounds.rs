@@ -14,7 +14,7 @@ use bytes::Bytes;
 use mainstay_sync::journal::Refused;
 use mainstay_sync::op::{Change, Kind};
 use mainstay_sync::position::{ClusterId, Epoch, FileId, Position, Seq};
-use mainstay_sync::volume::{Volume, VolumeError, VolumeOptions};
+use mainstay_sync::volume::{Allowance, Volume, VolumeError, VolumeOptions};
 use support::{Writer, contents, options, record_of};
 
 const CLUSTER: ClusterId = ClusterId([7; 16]);
@@ -53,6 +53,26 @@ impl Drop for SmallDisk {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
+}
+
+#[test]
+fn a_bound_on_appends_ends_with_the_leadership_and_does_not_come_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let volume = Volume::open(dir.path(), options()).unwrap();
+    volume.found(CLUSTER).unwrap();
+    let leading = volume.lead(Epoch(1), "a").unwrap();
+    let nothing = Some(Allowance { bytes: 0, until: None });
+    volume.allow_appends(nothing);
+    let (told, hears) = mpsc::channel();
+    let parked = volume.ready(1, Box::new(move |outcome| told.send(outcome).unwrap()));
+    assert!(parked.is_none() && volume.wants_to_append(), "it waits at the bound");
+    volume.allow_appends(None);
+    assert_eq!(hears.try_recv(), Ok(Ok(())), "and goes on without one");
+    volume.allow_appends(nothing);
+    leading.end();
+    // Whoever bounds may be a step behind.
+    volume.allow_appends(nothing);
+    assert!(volume.ready(1, Box::new(|_| ())).is_some(), "a follower's intake is not bounded");
 }
 
 #[test]

@@ -37,7 +37,7 @@ pub(super) fn set_aside(volume: &Volume, why: &str) -> Result<Aside, VolumeError
         return Ok(Aside { path: None, position, dropped: Vec::new() });
     }
     // The whole log goes with it, committed or not.
-    running.log.limit_applier(None);
+    running.log.allow_applier(position.seq);
     running.checkpoint_all()?;
     let reader = running.reader()?;
     let (at, deltas) = running.live().view(&reader)?;

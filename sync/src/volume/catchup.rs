@@ -6,7 +6,6 @@
 //! before that.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::changes::{Ask, BlockHash, ChangesHeader, Differing};
 use super::running::Running;
@@ -47,31 +46,25 @@ pub struct Catchup {
 /// What the delta must be asked with.
 pub(super) fn needs_whole(volume: &Volume, base: Position) -> Result<bool, VolumeError> {
     let running = volume.running();
-    settle(volume, &running, base)?;
+    settle(&running)?;
     Ok(running.ledger().index.checkpoint()?.floor > base.seq)
 }
 
 /// Everything that the log holds is in the objects and the index.
 ///
-/// A log that ends at `base` is a part of the leader's, and what the leader has released of that was
-/// committed. One that goes on past it has lost, and is rolled back as a whole.
-fn settle(volume: &Volume, running: &Running, base: Position) -> Result<Checkpoint, VolumeError> {
+/// A log that ends where the delta begins is a part of the leader's, and what the leader has released
+/// of that was committed. One that goes on past it has lost, and is rolled back as a whole.
+fn settle(running: &Running) -> Result<Checkpoint, VolumeError> {
     if running.building() {
         return Err(VolumeError::Building);
     }
     if running.leads() {
         return Err(VolumeError::Leads);
     }
-    if running.log.head() == base {
-        running.log.allow_applier(base.seq);
-    } else {
-        running.log.limit_applier(None);
-    }
-    let settled = running.checkpoint_all();
-    // Only what the log holds now: what comes later, if this delta ends half-way, waits again until
-    // it is committed.
-    running.limit_applier(volume.inner.committed_only.load(Ordering::Acquire));
-    settled
+    // Only what the log holds now: what comes later, if this delta ends half-way, waits until it is
+    // committed.
+    running.log.allow_applier(running.log.head().seq);
+    running.checkpoint_all()
 }
 
 pub(super) fn begin(
@@ -84,7 +77,7 @@ pub(super) fn begin(
         return Err(VolumeError::OtherCluster { ours, theirs });
     }
     let running = volume.running();
-    let from = settle(volume, &running, base)?.position;
+    let from = settle(&running)?.position;
     let at = header.snapshot.position;
     let shared = running.lineage().common_ancestor(from.seq, &header.snapshot.lineage, at.seq);
     if shared != base || header.since != base.seq || at.seq < base.seq {

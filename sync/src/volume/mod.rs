@@ -311,6 +311,11 @@ impl Volume {
     pub fn allow_appends(&self, allowance: Option<Allowance>) {
         let running = self.running();
         running.progress.allow(allowance);
+        // The leadership may end meanwhile, which takes `leads` away first and then the bound: either
+        // that sees ours, or we see that it is over. A bound that stayed would stop the intake.
+        if !running.leads() {
+            running.progress.allow(None);
+        }
         running.let_in();
     }
 
