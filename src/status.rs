@@ -368,7 +368,7 @@ fn warnings(facts: &Facts<'_>, replicas: &[ReplicaLine]) -> Vec<String> {
     if let Some(lost) = view.history.values().last().and_then(|reign| reign.value.lost_ops)
         && lost > 0
     {
-        warnings.push(format!("the last failover lost about {lost} acknowledged ops"));
+        warnings.push(format!("the last failover lost {lost} ops at least"));
     }
     warnings
 }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use mainstay_election::coordinator::Coordinator;
-use mainstay_election::values::{Request, Role, UnixMs, Verification};
+use mainstay_election::values::{Replica, Request, Role, UnixMs};
 use mainstay_election::view::View;
 
 use super::bars::Bars;
@@ -18,7 +18,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// A replica's word on it may come so much later than the leader's that it is done.
 const WORDS_WITHIN: Duration = Duration::from_secs(10);
 
-/// Asks for it; fails if anything differed.
+/// Asks for it; fails if anything differed, or somebody was not compared.
 pub(super) fn ask(cluster: &ClusterConfig, wait: bool) -> Result<ExitCode, Complaint> {
     with_coordinator(cluster, async |coordinator| {
         let seen = view(coordinator).await?;
@@ -33,16 +33,26 @@ pub(super) fn ask(cluster: &ClusterConfig, wait: bool) -> Result<ExitCode, Compl
             return Ok(ExitCode::SUCCESS);
         }
         let seen = done(coordinator, at).await?;
-        let mut differed = false;
+        let mut failed = false;
         for replica in followers(&seen) {
-            differed |= replica.verified.as_ref().is_some_and(verified::differed);
-            say(&format!("{}\n", verified::line(replica, now())))?;
+            let line = verified::line(replica, now());
+            match said_since(replica, at) {
+                true => say(&format!("{line}\n"))?,
+                // Not connected, or slow: what it once said says nothing of now.
+                false => say(&format!("NOT COMPARED NOW: {line}\n"))?,
+            }
+            failed |= !said_since(replica, at);
+            failed |= replica.verified.as_ref().is_some_and(verified::differed);
         }
-        Ok(if differed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+        Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     })
 }
 
-fn followers(seen: &View) -> impl Iterator<Item = &mainstay_election::values::Replica> {
+fn said_since(replica: &Replica, asked: UnixMs) -> bool {
+    replica.verified.as_ref().is_some_and(|of| of.at >= asked)
+}
+
+fn followers(seen: &View) -> impl Iterator<Item = &Replica> {
     let all = seen.replicas.values().map(|replica| &replica.value);
     all.filter(|replica| replica.role == Role::Follower)
 }
@@ -58,8 +68,7 @@ async fn done(coordinator: &dyn Coordinator, asked: UnixMs) -> Result<View, Comp
             bars.show(followers(&seen).filter_map(|of| Some((of.node.as_str(), of.progress?))));
             continue;
         }
-        let since = |of: &Verification| of.at >= asked;
-        let said = followers(&seen).all(|of| of.verified.as_ref().is_some_and(since));
+        let said = followers(&seen).all(|of| said_since(of, asked));
         left = left.saturating_sub(LOOK_EVERY);
         if said || left.is_zero() {
             bars.clear();

@@ -48,7 +48,7 @@ pub(crate) fn line(replica: &Replica, now: UnixMs) -> String {
     let Some(Verification { at, seq, chunks, moved_on, mended, leader_wrong, differences }) =
         &replica.verified
     else {
-        return format!("{node}: never compared in its process' life");
+        return format!("{node}: never compared");
     };
     let found = match (mended, leader_wrong) {
         (0, 0) if differences.is_empty() => "no difference".to_owned(),
@@ -69,10 +69,8 @@ pub(crate) fn line(replica: &Replica, now: UnixMs) -> String {
             "\n  {file} at {offset}: {here} on {node}, {leader} on the leader; {done}"
         );
     }
-    let told = u64::try_from(differences.len()).unwrap_or(u64::MAX);
-    let more = (mended + leader_wrong).saturating_sub(told);
-    if more > 0 {
-        let _ = write!(text, "\n  and {more} more, which {node}'s log and quarantine name");
+    if mended + leader_wrong > u64::try_from(differences.len()).unwrap_or(u64::MAX) {
+        let _ = write!(text, "\n  and more, which {node}'s log and quarantine name");
     }
     text
 }

@@ -235,7 +235,7 @@ fn a_state_directory_of_a_newer_version_is_named_and_left_as_it_is() {
         change(&state);
         let before = fingerprint(&state);
         let refused = Volume::open(&state, options()).map(drop).unwrap_err().to_string();
-        assert!(refused.contains(what) && refused.contains('9'), "{what}: {refused}");
+        assert!(refused.contains(what) && refused.contains("format 9"), "{what}: {refused}");
         let target = dir.path().join("target");
         let refused = export(&state, &options(), &target).unwrap_err().to_string();
         assert!(refused.contains(what) && !target.exists(), "{what}: {refused}");

@@ -254,10 +254,11 @@ impl Machine {
         };
         let seen = self.predecessor.as_ref().and_then(|(_, position)| *position);
         let lost = seen.map(|seen| seen.seq.0.saturating_sub(ours.seq.0));
-        // What a leader last said of itself is older than what it last acknowledged. In async only
-        // one that handed over in order is known to have lost nothing.
+        // What a leader last said of itself is older than what it last acknowledged, so that nothing
+        // is lost is known only where the ballots say so: in sync, unless that was waived.
         let is_sync = view.config.as_ref().is_none_or(|config| config.value.is_sync());
-        let lost = lost.filter(|lost| *lost > 0 || is_sync || operator.switchover);
+        let proved = is_sync && !operator.allows_loss(&self.identity.node);
+        let lost = lost.filter(|lost| *lost > 0 || proved);
         Reign {
             epoch,
             node: self.identity.node.clone(),

@@ -1,6 +1,6 @@
 //! The tree that each case begins with, and what is left of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown, symlink};
 use std::path::Path;
@@ -120,7 +120,14 @@ pub struct Seen {
     size: u64,
     content: Vec<u8>,
     /// In no order that anybody promises.
-    xattrs: BTreeSet<Vec<u8>>,
+    xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+fn xattr(path: &Path, name: &[u8]) -> Vec<u8> {
+    let mut value = vec![0; 4096];
+    let length = rustix::fs::lgetxattr(path, name, &mut value[..]).unwrap();
+    value.truncate(length);
+    value
 }
 
 pub fn seen(root: &Path) -> BTreeMap<String, Seen> {
@@ -145,7 +152,8 @@ pub fn seen(root: &Path) -> BTreeMap<String, Seen> {
         };
         let mut xattrs = vec![0; 4096];
         let length = rustix::fs::llistxattr(&path, &mut xattrs[..]).unwrap();
-        let xattrs = xattrs[..length].split(|byte| *byte == 0).map(<[u8]>::to_vec).collect();
+        let names = xattrs[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty());
+        let xattrs = names.map(|name| (name.to_vec(), xattr(&path, name))).collect();
         let seen = Seen {
             kind: letter,
             mode: of.mode(),
