@@ -52,6 +52,7 @@ impl World {
         leading.asked.retain(|name, (volume, off)| {
             !is_listed(name, *volume) && off.is_none_or(|off| now < off + ttl)
         });
+        let mut new = false;
         let seats = leading.seats.clone();
         for (follower, id) in seats {
             let Some(server) = self.sessions.get(&id).and_then(|it| it.server.as_ref()) else {
@@ -63,12 +64,18 @@ impl World {
             let caught_up =
                 committed > Seq(0) && server.snapshot.is_none() && server.durable >= committed;
             let fits = config.max_lag.bytes.is_none_or(|max| lag + WRITE_BYTES <= max / 2);
-            let wanted = caught_up && fits && !decision.dismissed.contains(&name);
-            if wanted && !is_listed(&name, volume) {
-                let process = self.nodes[node].process.as_mut();
-                if let Some(leading) = process.and_then(|process| process.leading_mut()) {
-                    leading.asked.insert(name.clone(), (volume, None));
-                }
+            if is_listed(&name, volume) || decision.dismissed.contains(&name) {
+                continue;
+            }
+            let process = self.nodes[node].process.as_mut();
+            let Some(leading) = process.and_then(|process| process.leading_mut()) else { continue };
+            let bounded = leading.asked.get(&name) == Some(&(volume, None));
+            let comes = !bounded && caught_up && fits;
+            if comes {
+                leading.asked.insert(name.clone(), (volume, None));
+                new = true;
+            }
+            if bounded {
                 events.push(Event::Eligible { node: name, volume, eligible: true });
             }
         }
@@ -76,6 +83,9 @@ impl World {
             self.tell(node, || format!("its service waits for {slow}"));
         }
         events.into_iter().for_each(|event| self.machine(node, event));
+        if new {
+            self.keep_heirs(node);
+        }
     }
 
     /// Everybody who may take over, or may have been let in by now, with what it lacks.
