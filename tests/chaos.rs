@@ -126,7 +126,8 @@ fn redis_survives_kills_and_a_lost_etcd() {
     let faults = [Kind::KillNode, Kind::KillDaemon, Kind::StopEtcd, Kind::PauseGuards];
     // The only one in async: what a failover takes there is held against its bound.
     let (service, durability) = (Service::Redis, Durability::Async);
-    assert_clean(&Options { service, durability, ..options(3, 60, &faults) });
+    let max_lag = Duration::from_secs(2);
+    assert_clean(&Options { service, durability, max_lag, ..options(3, 60, &faults) });
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! What a failover in async durability took: no more than its bound, and nothing in silence.
 //!
 //! A server that lost acknowledged writes lost its newest (that they are the newest is for
-//! [`super::acknowledged`]); so the time from the oldest lost one to its last acknowledgement is how
-//! far back the loss reaches. The epoch that took over must have put into its history that something
-//! was lost, and the replica that had it must have set it aside.
+//! [`super::acknowledged`]); so the time from the answer to the oldest lost one to the request of its
+//! last is at most how far back the loss reaches, however late the last was answered. The epoch that
+//! took over must be in the history, which may not claim that nothing was lost, and the replica that
+//! had it must have set it aside.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
@@ -19,8 +20,8 @@ pub struct Told {
     pub history: BTreeMap<u64, Option<u64>>,
     /// Epochs of which some replica has set content aside.
     pub set_aside: BTreeSet<u64>,
-    /// Nodes' disks were taken away, and what they had set aside with them.
-    pub disks_were_lost: bool,
+    /// Nodes whose disks were taken away, and what they had set aside with them.
+    pub disks_were_lost: BTreeSet<String>,
 }
 
 /// Judges what is not there of what each server acknowledged; `bound` is how far back a loss may
@@ -46,13 +47,14 @@ pub fn check(
         let is_lost = |write: &&&Write| !there.contains(&(write.client, write.number));
         let lost: Vec<_> = acknowledged.iter().filter(is_lost).collect();
         let Some(oldest) = lost.iter().map(|write| write.ended).min() else { continue };
-        let newest = acknowledged.iter().map(|write| write.ended).max().unwrap_or(oldest);
+        let newest = acknowledged.iter().map(|write| write.invoked).max().unwrap_or(oldest);
         let first = acknowledged.iter().map(|write| write.ended).min().unwrap_or(oldest);
         losses += 1;
         lost_writes += lost.len();
         let what = format!("{} writes of server {}", lost.len(), server.0);
-        if newest - oldest > bound {
-            let reach = (newest - oldest).as_secs_f64();
+        let reach = newest.saturating_sub(oldest);
+        if reach > bound {
+            let reach = reach.as_secs_f64();
             violations.push(format!("{what} are lost, back to {reach:.2} s before its last one"));
         }
         let Some(own) = reigns.iter().rfind(|reign| reign.began <= first) else { continue };
@@ -64,7 +66,7 @@ pub fn check(
             Some(_) => {}
             None => violations.push(format!("{what} are lost, and no history tells of an heir")),
         }
-        if !told.disks_were_lost && !told.set_aside.contains(&own.epoch) {
+        if !told.disks_were_lost.contains(&own.node) && !told.set_aside.contains(&own.epoch) {
             let epoch = own.epoch;
             violations.push(format!("{what} are lost, and nothing of epoch {epoch} is set aside"));
         }
@@ -119,7 +121,9 @@ mod tests {
         assert_eq!(count(&[1, 20], &told), 1, "in silence");
         told.set_aside.clear();
         assert_eq!(count(&[1, 20], &told), 2, "dropped");
-        told.disks_were_lost = true;
+        told.disks_were_lost.insert("b".to_owned());
+        assert_eq!(count(&[1, 20], &told), 2, "another node's disk excuses nothing");
+        told.disks_were_lost.insert("a".to_owned());
         assert_eq!(count(&[1, 20], &told), 1);
     }
 }

@@ -33,7 +33,7 @@ impl Planned {
 const LEAD_IN: Duration = Duration::from_secs(3);
 
 /// Plans faults of `kinds` until `duration`, with `calm` between one's end and the next one's
-/// begin; a third of them begin while another lasts instead.
+/// begin; one in three begins while another lasts instead, unless either is to be alone.
 #[must_use]
 pub fn plan(seed: u64, duration: Duration, kinds: &[Kind], calm: Duration) -> Vec<Planned> {
     let mut random = StdRng::seed_from_u64(seed);

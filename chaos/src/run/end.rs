@@ -66,9 +66,17 @@ pub(super) fn judge_losses(
             told.set_aside.extend(manifest["position"]["epoch"].as_u64());
         }
     }
-    let wipes = |kind| matches!(kind, Kind::Replace | Kind::Roll);
-    told.disks_were_lost = report.faults.iter().any(|fault| wipes(fault.kind));
-    let bound = options.max_lag + NOTICED + options.patience;
+    for fault in report.faults.iter().filter(|fault| fault.skipped.is_none()) {
+        match fault.kind {
+            Kind::Replace => drop(told.disks_were_lost.insert(fault.on.clone())),
+            // One after the other, all of them.
+            Kind::Roll => {
+                told.disks_were_lost.extend(cluster.replicas.iter().map(|of| of.node.clone()))
+            }
+            _ => {}
+        }
+    }
+    let bound = options.max_lag + NOTICED;
     let writes = history.writes();
     report.findings.push(loss::check(&writes, &present.writes, &report.reigns, &told, bound));
     Ok(())
