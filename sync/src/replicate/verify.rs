@@ -86,7 +86,7 @@ async fn over(
     let pace = Pace::new(Some(following.options.verify_bandwidth));
     let mut outcome = Verified { at, run, ..Verified::default() };
     let began = Instant::now();
-    let mut looked_at = 0;
+    let (mut looked_at, mut leader_is_right) = (0, true);
     loop {
         let (back, chunks) = blocking(move || {
             let chunks = walk.next(CHUNKS_MAX)?;
@@ -99,12 +99,11 @@ async fn over(
         }
         pace.take(chunks.len() as u64 * CHUNK_BYTES).await;
         looked_at += chunks.len() as u64;
-        some(volume, &mut channel, &chunks, &mut outcome).await?;
+        leader_is_right &= some(volume, &mut channel, &chunks, &mut outcome).await?;
         let progress = progress(began, looked_at, total);
         following.status.send_modify(|status| status.verifying = Some(progress));
     }
-    let (volume, leader_is_right) =
-        (volume.clone(), outcome.mismatches.iter().all(|of| of.outcome == Outcome::Mended));
+    let volume = volume.clone();
     if leader_is_right {
         blocking(move || volume.set_compared(at)).await?;
     }
@@ -123,13 +122,13 @@ fn progress(began: Instant, chunks: u64, total: u64) -> Verifying {
     }
 }
 
-/// Compares some chunks.
+/// Compares some chunks, and says whether all of them are here as on a sound leader's disk.
 async fn some(
     volume: &Volume,
     channel: &mut Channel,
     chunks: &[(FileId, u64)],
     outcome: &mut Verified,
-) -> Result<(), End> {
+) -> Result<bool, End> {
     say(&mut channel.sending, &ToLeader::Compare(chunks.to_vec())).await?;
     let (hashing, of, at) = (volume.clone(), chunks.to_vec(), outcome.at);
     let ours = blocking(move || {
@@ -140,7 +139,7 @@ async fn some(
         ToFollower::Hashes(theirs) if theirs.len() == chunks.len() => theirs,
         other => return Err(unexpected("as many Hashes", &other)),
     };
-    let mut good = Vec::new();
+    let (mut good, mut leader_is_right) = (Vec::new(), true);
     for (((id, chunk), ours), theirs) in chunks.iter().zip(ours).zip(theirs) {
         let (Some(ours), Some(theirs)) = (ours, theirs) else {
             outcome.moved_on += 1;
@@ -153,12 +152,14 @@ async fn some(
         }
         let mismatch = differs(volume, channel, (*id, *chunk), (ours, theirs), at).await?;
         outcome.mismatched += 1;
+        leader_is_right &= mismatch.outcome == Outcome::Mended;
         if outcome.mismatches.len() < MISMATCHES_MAX {
             outcome.mismatches.push(mismatch);
         }
     }
     let volume = volume.clone();
-    blocking(move || volume.remember_hashes(&good, at)).await
+    blocking(move || volume.remember_hashes(&good, at)).await?;
+    Ok(leader_is_right)
 }
 
 /// A chunk differs: takes the leader's, unless the leader itself knows that it is wrong.
