@@ -36,8 +36,7 @@ fn no_seed_breaks_a_rule() {
     assert!(per_seed(total.epochs as u64) >= 2, "only {} epochs were led", total.epochs);
     assert!(per_seed(total.acks) >= 20, "only {} fsyncs were answered", total.acks);
     assert!(total.unable < seeds / 4, "{} worlds ran out of disks", total.unable);
-    // A known gap of the daemons' (`World::waits_for_each_other`), which must not grow.
-    assert!(total.stuck <= seeds / 25, "{} worlds wait for a delta", total.stuck);
+    assert!(total.lowered > 0, "no delta began short of the last op in common");
 }
 
 #[test]

@@ -5,13 +5,14 @@ mod support;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use mainstay_sync::commit::Rule;
 use mainstay_sync::fsck::Finding;
 use mainstay_sync::op::{Change, Kind};
 use mainstay_sync::position::{ClusterId, Epoch, Position, Seq};
 use mainstay_sync::volume::{Leading, Volume, VolumeError, VolumeOptions};
 use support::{
-    Contents, Writer, births, contents, copy_all, delta_all, delta_end, delta_up_to_end, options,
-    record_of,
+    Contents, DELTA_STEPS, Writer, births, contents, copy_all, delta_all, delta_end,
+    delta_up_to_end, options, record_of, stream,
 };
 
 const CLUSTER: ClusterId = ClusterId([7; 16]);
@@ -163,6 +164,53 @@ fn an_applied_tail_is_rolled_back_and_what_lost_is_kept() {
         }
         drop(follower);
         let report = mainstay_sync::fsck::fsck(dirs[1].path(), &options(), false).unwrap();
+        assert!(report.problems.is_empty(), "seed {seed}: {report:?}");
+    }
+}
+
+/// It applies nothing before its start is committed, and that may need this very follower.
+#[test]
+fn a_leader_that_has_applied_less_than_both_share_rolls_its_follower_back_to_there() {
+    for seed in [31, 32, 33] {
+        let Pair { dirs, leader: follower, leading, mut writer, follower: leader } =
+            pair(seed, 100);
+        leader.close().unwrap();
+        let committed_only = VolumeOptions { committed_only: true, ..options() };
+        let leader = Volume::open(dirs[1].path(), committed_only).unwrap();
+        let applied = leader.head();
+        // These both have, and only the former leader has applied them; the others only it has.
+        writer.random_ops(60);
+        let shared = follower.head();
+        stream(&follower, &leader, shared.seq);
+        writer.random_ops(60);
+        follower.log().wait_durable(follower.head().seq).unwrap();
+        leading.end();
+        let from = follower.head();
+        leader.commit().set_rule(Rule::Quorum { peers: vec![follower.id()], needed: 2 });
+        let promotion = leader.promote(Epoch(2), "b").unwrap();
+        let (catchup, changes) = delta_up_to_end(&leader, &follower, shared, false, |_| {});
+        let header = changes.header();
+        assert_eq!(
+            (header.since, header.snapshot.position, header.whole),
+            (applied.seq, applied, true)
+        );
+        assert_eq!(changes.through(), shared);
+        // Of what it acknowledged it gives up nothing for a while.
+        let refused = catchup.finish(Epoch(2), applied).unwrap_err();
+        assert!(matches!(refused, VolumeError::Unsound(_)), "{refused}");
+        assert_eq!(follower.head(), from);
+        delta_all(&leader, &follower, shared, false, |_| {});
+        assert_eq!(follower.head(), shared);
+        stream(&leader, &follower, leader.head().seq);
+        follower.log().wait_durable(leader.head().seq).unwrap();
+        leader.commit().peer_durable(follower.id(), Epoch(2), leader.head().seq);
+        let _leading = promotion.complete().unwrap();
+        equal(&leader, &follower);
+        let kept = mainstay_sync::quarantine::list(dirs[0].path()).unwrap();
+        assert_eq!(kept.len(), 1);
+        assert_eq!((kept[0].manifest.position, kept[0].manifest.base), (from, Some(shared)));
+        drop((follower, leading, writer));
+        let report = mainstay_sync::fsck::fsck(dirs[0].path(), &options(), false).unwrap();
         assert!(report.problems.is_empty(), "seed {seed}: {report:?}");
     }
 }
@@ -340,23 +388,6 @@ fn copy_tree(from: &Path, to: &Path) {
     }
 }
 
-/// Steps before which the volume is the old one, and from which on it is the new one.
-const STEPS: [(&str, bool); 13] = [
-    ("rows", false),
-    ("needs", false),
-    ("a block", false),
-    ("records", false),
-    ("sealed", false),
-    ("quarantined", false),
-    ("decided", true),
-    ("half of the objects", true),
-    ("objects", true),
-    ("index", true),
-    ("old log", true),
-    ("new log", true),
-    ("done", true),
-];
-
 #[test]
 fn a_kill_at_any_step_leaves_the_old_volume_or_the_new_one_and_both_can_lead() {
     for diverged in [false, true] {
@@ -375,7 +406,7 @@ fn a_kill_at_any_step_leaves_the_old_volume_or_the_new_one_and_both_can_lead() {
         drop((leading, writer));
         leader.close().unwrap();
         follower.close().unwrap();
-        for (step, switched) in STEPS {
+        for (step, switched) in DELTA_STEPS {
             // The two cases differ in what is done at these steps only.
             let differs = ["a block", "half of the objects", "index"].contains(&step);
             if !diverged && !differs {

@@ -21,7 +21,9 @@ use mainstay_sync::log::LogOptions;
 use mainstay_sync::op::{Attributes, Kind};
 use mainstay_sync::position::{ClusterId, Epoch, FileId, Seq};
 use mainstay_sync::volume::{Volume, VolumeOptions};
-use support::{Contents, Counter, Writer, contents, copy_all, delta_all, options, root};
+use support::{
+    Contents, Counter, DELTA_STEPS, Writer, contents, copy_all, delta_all, options, root,
+};
 
 const CLUSTER: ClusterId = ClusterId([9; 16]);
 
@@ -271,30 +273,13 @@ fn pair(dir: &Path, diverged: bool) -> (Contents, Contents) {
     (lost, won)
 }
 
-/// Steps before which the volume is the old one, and from which on it is the new one.
-const STEPS: [(&str, bool); 13] = [
-    ("rows", false),
-    ("needs", false),
-    ("a block", false),
-    ("records", false),
-    ("sealed", false),
-    ("quarantined", false),
-    ("decided", true),
-    ("half of the objects", true),
-    ("objects", true),
-    ("index", true),
-    ("old log", true),
-    ("new log", true),
-    ("done", true),
-];
-
 #[test]
 fn a_power_cut_at_any_step_of_a_delta_leaves_the_old_volume_or_the_new_one() {
     let Some(disk) = Disk::new("a_power_cut_at_any_step_of_a_delta") else { return };
     for (which, diverged) in [("catches up", false), ("goes back", true)] {
         let dir = tempfile::tempdir().unwrap();
         let (before, after) = pair(dir.path(), diverged);
-        for (step, switched) in STEPS {
+        for (step, switched) in DELTA_STEPS {
             let (leader, state) = (disk.point().join("leader"), disk.point().join("follower"));
             for (from, to) in [("leader", &leader), ("follower", &state)] {
                 run("cp", &["-a", dir.path().join(from).to_str().unwrap(), to.to_str().unwrap()])

@@ -90,6 +90,7 @@ impl World {
         let disk = &at.disk;
         at.process = Some(Process {
             machine: Machine::new(identity, settings),
+            incarnation,
             looker: Looker::default(),
             calls: BTreeSet::new(),
             tick_at: None,

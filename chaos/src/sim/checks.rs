@@ -9,6 +9,7 @@ use std::time::Duration;
 use mainstay_election::machine::Moment;
 use mainstay_election::values::Nonce;
 use mainstay_election::view::View;
+use mainstay_sync::op::Record;
 use mainstay_sync::position::{Epoch, Lineage, Seq};
 
 use super::disk::{self, Disk, Tag};
@@ -50,6 +51,8 @@ pub struct Checks {
     bound: Option<u64>,
     /// By (epoch, seq): the one op that is there, and the epoch of the op before it.
     ops: HashMap<(Epoch, Seq), (Tag, Epoch)>,
+    /// Starts of an epoch that was given again.
+    twins: HashMap<(Epoch, Seq), Tag>,
     begun: BTreeMap<Epoch, Begun>,
     acked: Vec<Acked>,
     /// Epochs as the coordinator gave them: to whom, and when.
@@ -66,8 +69,8 @@ pub struct Checks {
     pub aside: u64,
     /// Too few voters had their disks left for anybody to lead.
     pub unable: bool,
-    /// A leader and a follower wait for each other.
-    pub stuck: bool,
+    /// How many deltas began short of the last op in common.
+    pub lowered: u64,
 }
 
 impl Checks {
@@ -97,6 +100,11 @@ impl Checks {
         let here = (disk::tag(record), before);
         match self.ops.get(&(head.epoch, head.seq)) {
             Some(known) if *known == here => {}
+            Some(known) if made_here && self.starts_again(record) => {
+                self.twins.insert((head.epoch, head.seq), known.0);
+                self.ops.insert((head.epoch, head.seq), here);
+            }
+            Some(_) if self.twins.get(&(head.epoch, head.seq)) == Some(&here.0) => {}
             Some(known) => {
                 let what = format!(
                     "{} has op {} after epoch {} at {head}, where op {} after epoch {} was made",
@@ -109,6 +117,15 @@ impl Checks {
             }
             None => self.broken("records come from a leader", format!("{} at {head}", node.name)),
         }
+    }
+
+    /// A coordinator that was restored to the moment between an epoch's ballots and its taking gives
+    /// that epoch again. Of the first one nothing is committed then, and nothing ever will be: of each
+    /// write quorum one cast a ballot for the second with a position before it. So all that two logs
+    /// differ in is whose start it is, which no content depends on.
+    fn starts_again(&self, record: &Record) -> bool {
+        let begun = self.begun.get(&record.head.epoch);
+        self.restored > 0 && disk::starts(record) && begun.is_some_and(|begun| !begun.serving)
     }
 
     /// A leadership made its first record, on what `disk` holds.
@@ -246,7 +263,8 @@ impl Checks {
         for seq in (1..=disk.head().seq.0).map(Seq) {
             let epoch = disk.position_at(seq).epoch;
             let (here, made) = (disk.op_at(seq), self.ops.get(&(epoch, seq)).map(|made| made.0));
-            if here != made {
+            let twin = self.twins.get(&(epoch, seq)).copied();
+            if here != made && (twin.is_none() || here != twin) {
                 let what = format!("{} has op {here:?} at {epoch}:{seq}, not {made:?}", node.name);
                 return self.broken("what was copied is the leader's", what);
             }
@@ -271,7 +289,10 @@ impl Checks {
             }
             // Without a leader it was only put as a floor for the next.
             let led = view.leader.as_ref().is_some_and(|it| it.value.nonce == taken.nonce);
-            let (nonce, _) = *self.taken.entry(epoch).or_insert((taken.nonce, now));
+            let nonce = match led {
+                true => self.taken.entry(epoch).or_insert((taken.nonce, now)).0,
+                false => taken.nonce,
+            };
             if led && restored > 0 && self.begun.get(&Epoch(epoch)).is_none_or(|it| !it.serving) {
                 self.taken.insert(epoch, (taken.nonce, now));
             } else if led && nonce != taken.nonce {
@@ -291,14 +312,15 @@ impl Checks {
         let Some(epoch) = process.machine.leads().filter(|_| node.local(now) < process.gate) else {
             return;
         };
-        let newer = self.taken.range(epoch.0 + 1..).next().map(|(newer, (_, at))| (*newer, *at));
-        if let Some((newer, at)) = newer
-            && now > at + bound
+        // One that it took itself, to go on in, deposes nobody, also while it does not know it yet.
+        let newer = self.taken.range(epoch.0 + 1..).find(|(_, (by, _))| *by != process.incarnation);
+        if let Some((newer, (_, at))) = newer
+            && now > *at + bound
         {
             let what = format!(
                 "{} would answer in epoch {epoch}, {:?} after {newer} was taken",
                 node.name,
-                now - at
+                now - *at
             );
             self.broken("a deposed leader answers no longer than a lease", what);
         }
@@ -324,7 +346,13 @@ impl Checks {
 
     /// An ambassador forwards to the leader of `epoch`, for whom nobody may vouch longer than
     /// `bound` after a newer one was elected.
-    pub fn forwarding(&mut self, now: Duration, epoch: u64, bound: Duration) {
+    ///
+    /// Unless its own clock stood still, by which it vouched for itself.
+    pub fn forwarding(&mut self, now: Duration, epoch: u64, bound: Duration, nodes: &[Node]) {
+        let begun = self.begun.get(&Epoch(epoch));
+        if begun.and_then(|begun| nodes.get(begun.node)).is_some_and(|leader| leader.frozen) {
+            return;
+        }
         let newer = self.taken.range(epoch + 1..).next().map(|(newer, (_, at))| (*newer, *at));
         if let Some((newer, at)) = newer
             && now > at + bound

@@ -60,8 +60,8 @@ pub struct Total {
     pub lost: u64,
     /// Runs that ended without enough voters' disks.
     pub unable: u64,
-    /// Runs that ended with a leader and a follower that wait for each other.
-    pub stuck: u64,
+    /// Deltas that began at a leader's checkpoint, short of the last op in common.
+    pub lowered: u64,
     /// The longest time that it took to serve again.
     pub healed_max: Duration,
 }
@@ -75,8 +75,8 @@ impl Total {
         self.epochs += outcome.epochs;
         self.lost += outcome.lost;
         self.unable += u64::from(outcome.unable);
-        self.stuck += u64::from(outcome.stuck);
-        if !outcome.unable && !outcome.stuck {
+        self.lowered += outcome.lowered;
+        if !outcome.unable {
             self.healed_max = self.healed_max.max(outcome.healed);
         }
         if let Some(violation) = &outcome.violation {
@@ -134,8 +134,8 @@ pub fn command(options: &Options) -> Result<bool> {
     }
     println!(
         "{} seeds in {:.1} s: {} failed{}, {} epochs led, {} fsyncs answered ({} of them lost in \
-         async), {} steps, {} left without enough voters' disks, {} with a \
-         leader and a follower that wait for each other, the others served again within {:.1} s",
+         async), {} steps, {} left without enough voters' disks, {} deltas \
+         began short of the last op in common, the others served again within {:.1} s",
         total.runs,
         begun.elapsed().as_secs_f64(),
         total.failed.len(),
@@ -145,7 +145,7 @@ pub fn command(options: &Options) -> Result<bool> {
         total.lost,
         total.steps,
         total.unable,
-        total.stuck,
+        total.lowered,
         total.healed_max.as_secs_f64(),
     );
     Ok(total.failed.is_empty())

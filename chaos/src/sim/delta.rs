@@ -47,20 +47,19 @@ impl World {
     pub fn delta_begins(&mut self, id: u64, node: usize, since: Seq, to: Position, of: Lineage) {
         let disk = &self.nodes[node].disk;
         let from = disk.head();
-        let shared = disk.lineage().common_ancestor(from.seq, &of, to.seq);
-        if to.seq < since {
-            // Both share more than the leader has applied; see `World::waits_for_each_other`.
-            self.too_far_back = self.now;
-        }
-        if shared.seq != since || to.seq < since {
+        let base = disk.lineage().common_ancestor(from.seq, &of, to.seq).seq;
+        if base != since.min(to.seq) {
             return self.end_taker(id, "the delta does not fit");
+        }
+        if base < since {
+            self.checks.lowered += 1;
         }
         if let Some(taker) = self.sessions.get_mut(&id).and_then(|it| it.taker.as_mut()) {
             let (places, records) = (Vec::new(), Vec::new());
             let (through, switching) = (None, false);
             let lineage = of;
             taker.staged =
-                Some(Staged { since, from, to, lineage, places, records, through, switching });
+                Some(Staged { base, from, to, lineage, places, records, through, switching });
         }
     }
 
@@ -97,9 +96,10 @@ impl World {
         let through = staged.through.unwrap_or(staged.to);
         let (taken, rest) = staged.split(through.seq);
         at.disk.switch(&staged, taken);
-        process.applied = through.seq;
+        // As any log that is opened: from the checkpoint, and only as far as it is committed.
+        process.applied = staged.to.seq;
         process.touched = through.seq;
-        process.limit = process.committed_only.then_some(through.seq);
+        process.limit = process.committed_only.then_some(staged.to.seq);
         self.tell(node, || format!("its volume is at {through}, by a delta"));
         self.checks.volume(&self.nodes[node]);
         self.checks.content(&self.nodes[node]);

@@ -33,7 +33,9 @@ pub fn tag(record: &Record) -> Tag {
     record.head.at.seconds
 }
 
-fn starts(record: &Record) -> bool {
+/// Whether it begins an epoch.
+#[must_use]
+pub fn starts(record: &Record) -> bool {
     matches!(record.head.changes.first(), Some(Change::EpochStart { .. }))
 }
 
@@ -202,11 +204,11 @@ impl Disk {
         };
     }
 
-    /// Another position in one step (`sync/src/volume/switch.rs`): what was born since the last op
-    /// in common gives way to what was staged, with `records` laid over it.
+    /// Another position in one step (`sync/src/volume/switch.rs`): what was born since its
+    /// base gives way to what was staged, and `records` are its log.
     pub fn switch(&mut self, staged: &Staged, records: Vec<Record>) {
         if !mutant!("own-tail-kept-by-a-delta") {
-            self.objects.truncate(usize::try_from(staged.since.0).unwrap_or(usize::MAX));
+            self.objects.truncate(usize::try_from(staged.base.0).unwrap_or(usize::MAX));
         }
         for (seq, tag) in &staged.places {
             let _ = self.write_object(*seq, *tag);
@@ -215,13 +217,10 @@ impl Disk {
         self.base_lineage = staged.lineage.clone();
         self.lineage = staged.lineage.clone();
         self.records.clear();
-        for record in records {
-            let _ = self.write_object(record.head.seq, tag(&record));
-            self.append(record);
-        }
+        records.into_iter().for_each(|record| self.append(record));
         self.rolls_back = Seq(0);
-        let head = self.head().seq;
-        (self.durable, self.checkpoint, self.released) = (head, head, staged.to.seq);
+        self.durable = self.head().seq;
+        (self.checkpoint, self.released) = (staged.to.seq, staged.to.seq);
     }
 
     /// What the process' death leaves: in the log some records past the last sync, in order. A

@@ -30,6 +30,7 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("delta-complete-at-its-start", "a copy is promotable before its last record"),
     ("delta-complete-before-its-records", "a delta is taken for whole where it began"),
     ("delta-since-the-head", "a delta begins at the follower's head, not where histories part"),
+    ("gives-up-what-it-shared", "a delta may end before the last op in common"),
     ("own-tail-kept-by-a-delta", "what lost is not rolled back"),
     ("new-disk-under-the-old-volume", "a wiped node answers as the voter that it was"),
     ("takeover-compares-nothing", "the transaction that takes an epoch compares nothing"),
@@ -44,6 +45,9 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("writes-run-ahead", "the service does not wait for those who may take over (async)"),
     ("epochs-counted-by-the-coordinator-alone", "a restored coordinator gives epochs again"),
     ("later-epoch-overlooked", "a leader goes on although a later epoch was taken"),
+    ("any-view-keeps-a-leader", "a leader stays one by views that do not show its epoch"),
+    ("rebuilt-by-a-leader-unheard", "a leader puts its config back though no quorum answers it"),
+    ("renews-unheard", "a leader goes on past a promise though no quorum answers it"),
     ("deadline-counted-from-receipt", "the gate's deadline counts from an answer's receipt"),
     ("view-fresh-from-receipt", "an ambassador trusts a view from its receipt on"),
     ("attests-without-a-quorum", "a leader attests itself whether or not anybody hears it"),
@@ -121,7 +125,8 @@ fn build() -> Result<PathBuf> {
     let wrapper = Path::new(env!("CARGO_MANIFEST_DIR")).join("mutant-rustc");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
-    build.args(["build", "-p", "mainstay-chaos", "--example", "mutant"]);
+    // All of the workspace, or its dependencies would be built once more with other features.
+    build.args(["build", "--workspace", "--locked", "--example", "mutant"]);
     if folder.ends_with("release") {
         build.arg("--release");
     }

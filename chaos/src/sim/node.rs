@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use mainstay_election::machine::{Directive, Machine, Moment};
-use mainstay_election::values::{self, NodeName, Terms};
+use mainstay_election::values::{self, NodeName, Nonce, Terms};
 use mainstay_sync::commit::Tally;
 use mainstay_sync::position::{Epoch, Position, Seq};
 
@@ -41,6 +41,8 @@ pub struct Node {
 pub struct Process {
     /// The election's.
     pub machine: Machine,
+    /// Whose epochs are this process' own.
+    pub incarnation: Nonce,
     /// What the coordinator showed last.
     pub looker: Looker,
     /// Calls without an answer so far.

@@ -208,7 +208,7 @@ impl World {
             if let Some(epoch) = self.forwards_to(proxy) {
                 // Its clock may be slower than ours by what clocks may drift.
                 let bound = self.settings.ttl + Duration::from_millis(5);
-                self.checks.forwarding(self.now, epoch, bound);
+                self.checks.forwarding(self.now, epoch, bound, &self.nodes);
             }
         }
     }

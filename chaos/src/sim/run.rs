@@ -4,7 +4,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use mainstay_election::values::Term;
-use mainstay_sync::position::Seq;
 
 use super::checks::Violation;
 use super::node::Role;
@@ -17,8 +16,6 @@ const FOUNDED: Duration = Duration::from_secs(60);
 const SERVES_AGAIN: Duration = Duration::from_secs(90);
 /// How often it is looked whether it does.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// One that waits for a delta asks for it again within this.
-const STUCK: Duration = Duration::from_secs(10);
 /// After the last fault its consequences get so long.
 const AFTERMATH: Duration = Duration::from_secs(3);
 
@@ -39,8 +36,8 @@ pub struct Outcome {
     pub lost: u64,
     /// Too few voters had their disks left for anybody to lead.
     pub unable: bool,
-    /// A leader and a follower wait for each other, which is a known gap.
-    pub stuck: bool,
+    /// How many deltas began at a leader's checkpoint, short of the last op in common.
+    pub lowered: u64,
     /// How long it took to serve again once nothing went wrong any more.
     pub healed: Duration,
 }
@@ -66,7 +63,7 @@ pub fn run(plan: &Plan, trace: bool) -> Outcome {
         epochs: world.checks.epochs(),
         lost: world.checks.lost,
         unable: world.checks.unable,
-        stuck: world.checks.stuck,
+        lowered: world.checks.lowered,
         healed,
     }
 }
@@ -92,8 +89,6 @@ fn live(world: &mut World) -> Duration {
     // A cluster whose voters' disks are gone waits for its operator.
     if !healed && !world.can_serve() {
         world.checks.unable = true;
-    } else if !healed && world.waits_for_each_other() {
-        world.checks.stuck = true;
     } else if !healed {
         let how = world.describe();
         world.checks.broken("a leader serves within a bound once faults stop", how);
@@ -120,15 +115,6 @@ impl World {
             }
         }
         self.checks.violation.is_some()
-    }
-
-    /// The daemons' known gap: a leader whose start waits for the copy of a follower that has to roll
-    /// back, to an op that the leader holds and has not applied, since that waits for the start.
-    /// It cannot send a delta that begins past its checkpoint.
-    fn waits_for_each_other(&self) -> bool {
-        let waits = self.leader().and_then(|leader| self.nodes[leader].process.as_ref());
-        let uncommitted = waits.is_some_and(|process| process.tally.committed() == Seq(0));
-        uncommitted && self.now < self.too_far_back + STUCK
     }
 
     /// As [`World::is_whole`], whatever the config says.

@@ -247,14 +247,16 @@ impl World {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let disk = &self.nodes[leader].disk;
         let Some(server) = &mut session.server else { return };
-        let Some((_, left)) = &mut server.snapshot else { return };
+        let Some((held, left)) = &mut server.snapshot else { return };
         if *left == 0 {
-            // `Snapshot::through`: what is applicable, and no more.
-            let through = disk.position_at(applicable);
+            // `Snapshot::through`: what is applicable, and no more; `Changes::through`: and no less
+            // than what both have, as the follower acknowledged that.
+            let shared = if mutant!("gives-up-what-it-shared") { Seq(0) } else { server.since };
+            let through = disk.position_at(applicable.max(shared));
             return self.send(id, false, Message::End { through });
         }
         *left -= 1;
-        let (turn, since) = (*left, server.since.0);
+        let (turn, since) = (*left, server.since.min(*held).0);
         let places = (1..=disk.objects.len() as u64)
             .filter(|seq| seq % PIECES == turn && *seq > since)
             .filter_map(|seq| Some((Seq(seq), disk.object(Seq(seq))?)))

@@ -97,8 +97,8 @@ pub struct Taker {
 /// What lies in `staging/`: a delta, until the volume goes over to it.
 #[derive(Debug)]
 pub struct Staged {
-    /// The last op in common.
-    pub since: Seq,
+    /// The last op in common, or the leader's checkpoint if that is before it.
+    pub base: Seq,
     /// Where the volume stands.
     pub from: Position,
     /// The leader's checkpoint that it is of.
@@ -150,7 +150,7 @@ pub struct Server {
     pub sending: bool,
     /// The copy or delta under way: held from here on, and pieces left to read.
     pub snapshot: Option<(Seq, u64)>,
-    /// What was born up to here is not asked for.
+    /// The last op in common, of a delta.
     pub since: Seq,
     /// The newest beat that the follower echoed, on the leader's clock.
     pub echoed: Moment,

@@ -174,8 +174,6 @@ pub struct World {
     pub steps: u64,
     /// Ids of calls, sessions, ops and clients.
     pub ids: u64,
-    /// When a leader last had applied less than it shares with one that asked for a delta.
-    pub too_far_back: Duration,
     /// Faults that lie in wait, and for what.
     pub waiting: Vec<(Cue, usize)>,
     looked_at: Revision,
@@ -211,7 +209,6 @@ impl World {
             trace: trace.then(Vec::new),
             steps: 0,
             ids: 0,
-            too_far_back: Duration::ZERO,
             waiting: Vec::new(),
             looked_at: Revision(0),
             ruled: (0, None),

@@ -35,8 +35,8 @@ pub(super) async fn fetch(
     since: Seq,
 ) -> Result<Copied, End> {
     let epoch = standing.lineage.epoch_at(since).unwrap_or_default();
-    let base = Position { epoch, seq: since };
-    let whole = following.write(move |sink| Ok(sink.needs_whole(base)?)).await?;
+    let shared = Position { epoch, seq: since };
+    let whole = following.write(move |sink| Ok(sink.needs_whole(shared)?)).await?;
     let leader = &following.leader;
     let link = following.endpoint.connect(leader.address, &leader.node).await?;
     let taken = async {
@@ -49,16 +49,17 @@ pub(super) async fn fetch(
             other => return Err(unexpected("Changes", &other)),
         };
         copy::fits(&header.snapshot, leading)?;
-        if header.since != since || (whole && !header.whole) {
-            let what = format!("its delta is since {}, not {since}", header.since);
+        let position = header.snapshot.position;
+        // A leader that has not applied so much yet begins where its objects stand.
+        if header.since != since.min(position.seq) || (whole && !header.whole) {
+            let what = format!("its delta to {position} is since {}, not {since}", header.since);
             return Err(End::Contradiction(what));
         }
-        let position = header.snapshot.position;
-        let delta = following.write(move |sink| Ok(sink.catch_up(&header, base)?)).await?;
+        let delta = following.write(move |sink| Ok(sink.catch_up(&header, shared)?)).await?;
         let taking = Taking { following, began: Instant::now(), bytes: 0, chunks: 0, total: 0 };
         let (delta, through) = taking.all(&mut channel, delta).await?;
-        if through.seq < position.seq {
-            let what = format!("its delta begins at {position} and ends at {through}");
+        if through.seq < position.seq.max(since) {
+            let what = format!("its delta since {since} of {position} ends at {through}");
             return Err(End::Contradiction(what));
         }
         Ok((channel, delta.into_builder(leading.epoch), position, through))

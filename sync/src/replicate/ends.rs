@@ -75,8 +75,8 @@ pub trait Source: Send + Sync + 'static {
     /// The volume cannot be read.
     fn snapshot(&self) -> Result<Box<dyn Snapshot>, SourceError>;
 
-    /// What was born after `since`, as of a checkpoint, held as a snapshot is; `whole`: with all
-    /// names and attributes.
+    /// What was born after `since`, or after the checkpoint if that is before it, as of that
+    /// checkpoint, held as a snapshot is; `whole`: with all names and attributes.
     ///
     /// # Errors
     /// The volume cannot be read, or gives no deltas.
@@ -206,16 +206,16 @@ pub trait Sink: Send + Sync + 'static {
         Ok(true)
     }
 
-    /// Begins to take a delta since `base`, the last op in common, beside the volume.
+    /// Begins to take a delta beside the volume; `shared` is the last op in common.
     ///
     /// # Errors
     /// The volume is as it was.
     fn catch_up(
         &self,
         header: &ChangesHeader,
-        base: Position,
+        shared: Position,
     ) -> Result<Box<dyn Delta>, SinkError> {
-        let _ = (header, base);
+        let _ = (header, shared);
         Err(SinkError { action: "begin a delta", why: "this volume takes none".to_owned() })
     }
 

@@ -197,9 +197,9 @@ impl Sink for Volume {
     fn catch_up(
         &self,
         header: &ChangesHeader,
-        base: Position,
+        shared: Position,
     ) -> Result<Box<dyn Delta>, SinkError> {
-        let delta = Volume::catch_up(self, header, base).map_err(refused("begin a delta"))?;
+        let delta = Volume::catch_up(self, header, shared).map_err(refused("begin a delta"))?;
         Ok(Box::new(delta))
     }
 

@@ -288,6 +288,14 @@ impl Index {
         Ok(ids)
     }
 
+    /// All objects that were to be removed are, durably.
+    ///
+    /// # Errors
+    /// What SQLite said.
+    pub fn forget_doomed(&mut self) -> Result<(), StoreError> {
+        Ok(self.db.execute("DELETE FROM doomed", []).map(drop)?)
+    }
+
     /// The connection, for offline tools that mend rows.
     pub(crate) fn connection(&mut self) -> &mut Connection {
         &mut self.db

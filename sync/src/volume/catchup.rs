@@ -32,8 +32,8 @@ pub struct Catchup {
     volume: Volume,
     running: Arc<Running>,
     stage: Stage,
-    /// The last op in common.
-    base: Position,
+    /// The last op in common. The volume goes over to nothing that lacks it.
+    shared: Position,
     /// Where this volume stands.
     from: Position,
     /// The checkpoint that the delta is of.
@@ -70,7 +70,7 @@ fn settle(running: &Running) -> Result<Checkpoint, VolumeError> {
 pub(super) fn begin(
     volume: &Volume,
     header: &ChangesHeader,
-    base: Position,
+    shared: Position,
 ) -> Result<Catchup, VolumeError> {
     let theirs = header.snapshot.cluster;
     if let Some(ours) = volume.cluster().filter(|ours| *ours != theirs) {
@@ -79,8 +79,11 @@ pub(super) fn begin(
     let running = volume.running();
     let from = settle(&running)?.position;
     let at = header.snapshot.position;
-    let shared = running.lineage().common_ancestor(from.seq, &header.snapshot.lineage, at.seq);
-    if shared != base || header.since != base.seq || at.seq < base.seq {
+    // The op in common, or the leader's checkpoint if that is before it.
+    let base = running.lineage().common_ancestor(from.seq, &header.snapshot.lineage, at.seq);
+    let lowered = base.seq < shared.seq;
+    let fits = base.seq == shared.seq.min(at.seq) && header.since == base.seq;
+    if !fits || lowered && !header.whole {
         let what = format!(
             "a delta from {} to {at} for a volume at {from} that shares up to {shared}",
             header.since
@@ -101,7 +104,8 @@ pub(super) fn begin(
     };
     stage.set_target(&to, header.whole)?;
     let volume = volume.clone();
-    Ok(Catchup { volume, running, stage, base, from, to, log: None, unsynced: 0, received: 0 })
+    let (log, unsynced, received) = (None, 0, 0);
+    Ok(Catchup { volume, running, stage, shared, from, to, log, unsynced, received })
 }
 
 impl Catchup {
@@ -239,6 +243,11 @@ impl Catchup {
     /// takes nothing any more, and the next start ends it.
     pub fn finish(mut self, by: Epoch, through: Position) -> Result<(), VolumeError> {
         let needed = through.seq.max(self.to.position.seq);
+        if needed < self.shared.seq {
+            // This log may be one of the few that have it.
+            let what = format!("the delta ends at {through}, short of {}", self.shared);
+            return Err(VolumeError::Unsound(what));
+        }
         let log = self.log()?.clone();
         let end = log.wait_durable(needed)?;
         if end != through.max(self.to.position) {
@@ -260,9 +269,8 @@ impl Catchup {
         let volume = self.volume.clone();
         let _turn = volume.turn();
         self.still_here()?;
-        if self.from.seq > self.base.seq {
-            let base = self.base;
-            losing::keep(&volume, &self.running, self.from, base)?;
+        if self.from.seq > self.shared.seq {
+            losing::keep(&volume, &self.running, self.from, self.shared)?;
         }
         switch::step("quarantined");
         volume.begin_switch(by)?;

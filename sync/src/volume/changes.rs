@@ -41,7 +41,8 @@ impl BlockHash {
 pub struct ChangesHeader {
     /// As of a full copy.
     pub snapshot: SnapshotHeader,
-    /// Rows born after this, and what else is asked for.
+    /// Rows born after this, and what else is asked for. The op in common that was asked for, or the
+    /// checkpoint if that is before it: what is applied here does not reach the op in common yet.
     pub since: Seq,
     /// All rows (of chunks, those born after `since`) and not only the changed ones, as deletions
     /// may have left no trace.
@@ -74,6 +75,8 @@ pub struct Differing {
 pub struct Changes {
     snapshot: Snapshot,
     header: ChangesHeader,
+    /// The op in common, as the receiver said.
+    shared: Seq,
     walk: Walk,
     wants: VecDeque<Want>,
     absent: Vec<Want>,
@@ -89,17 +92,22 @@ impl Changes {
     pub(super) fn begin(
         running: Arc<Running>,
         cluster: ClusterId,
-        since: Seq,
+        shared: Seq,
         whole: bool,
     ) -> Result<Changes, VolumeError> {
         let snapshot = Snapshot::begin(running, cluster)?;
         let at = snapshot.header().clone();
-        let whole = whole || at.floor > since;
+        // A new leader applies nothing before its EpochStart is committed, and that may need the
+        // copy of the very replica that asks: so what both have and only the other has applied is
+        // rolled back there too, and comes again as records. Deletions since the earlier op may
+        // have left no trace there.
+        let since = shared.min(at.position.seq);
+        let whole = whole || at.floor > since || since < shared;
         let walk =
             if whole { Walk::All(Cursor::default()) } else { Walk::Born(Born::after(since)) };
         let header = ChangesHeader { snapshot: at, since, whole };
         let (wants, absent) = (VecDeque::new(), Vec::new());
-        Ok(Changes { snapshot, header, walk, wants, absent, file: None })
+        Ok(Changes { snapshot, header, shared, walk, wants, absent, file: None })
     }
 
     /// What it is of.
@@ -199,10 +207,12 @@ impl Changes {
         Ok(differing(from, &bytes.into(), &ask.hashes))
     }
 
-    /// As [`Snapshot::through`], once everything was asked for.
+    /// As [`Snapshot::through`], once everything was asked for; and no less than the op in common:
+    /// the receiver acknowledged that, and must have it again before it gives up what it has.
     #[must_use]
     pub fn through(&self) -> Position {
-        self.snapshot.through()
+        let needed = self.snapshot.through();
+        self.snapshot.position_of(needed.seq.max(self.shared))
     }
 }
 

@@ -390,14 +390,15 @@ impl Volume {
         Snapshot::begin(self.running(), cluster)
     }
 
-    /// Begins to read out what changed after `since`, for another replica that has the same up to
-    /// there; `whole`: with all names and attributes, changed or not.
+    /// Begins to read out what changed after `shared`, for another replica that has the same up to
+    /// there; `whole`: with all names and attributes, changed or not. If less than that is applied
+    /// here, it is what changed after the checkpoint, as [`ChangesHeader::since`] says.
     ///
     /// # Errors
     /// This one is blank or incomplete itself, or the disk said no.
-    pub fn changes(&self, since: Seq, whole: bool) -> Result<Changes, VolumeError> {
+    pub fn changes(&self, shared: Seq, whole: bool) -> Result<Changes, VolumeError> {
         let cluster = self.cluster().ok_or(VolumeError::Blank)?;
-        Changes::begin(self.running(), cluster, since, whole)
+        Changes::begin(self.running(), cluster, shared, whole)
     }
 
     /// Whether a delta since `base` must bring all names and attributes, as deletions since then
@@ -409,14 +410,18 @@ impl Volume {
         catchup::needs_whole(self, base)
     }
 
-    /// Begins to take what differs from another volume since `base`, the last op in common. This
-    /// one stays as it is until [`Catchup::finish`].
+    /// Begins to take what differs from another volume; `shared` is the last op in common. This one
+    /// stays as it is until [`Catchup::finish`].
     ///
     /// # Errors
     /// This one leads, is incomplete or of another cluster, or the disk said no.
-    pub fn catch_up(&self, header: &ChangesHeader, base: Position) -> Result<Catchup, VolumeError> {
+    pub fn catch_up(
+        &self,
+        header: &ChangesHeader,
+        shared: Position,
+    ) -> Result<Catchup, VolumeError> {
         let _turn = self.turn();
-        catchup::begin(self, header, base)
+        catchup::begin(self, header, shared)
     }
 
     /// Throws away what is here of a delta that nobody goes on with.

@@ -24,7 +24,7 @@ use super::VolumeError;
 use super::running::Running;
 use crate::journal::Objects;
 use crate::log::LogPin;
-use crate::position::{ClusterId, FileId, Lineage, Position};
+use crate::position::{ClusterId, FileId, Lineage, Position, Seq};
 use crate::store::index;
 use crate::store::objects::ObjectFiles;
 use crate::store::rows::{Cursor, Row};
@@ -45,7 +45,7 @@ pub struct SnapshotHeader {
     /// Which epochs led there.
     pub lineage: Lineage,
     /// Deletions up to here may have no tombstone.
-    pub floor: crate::position::Seq,
+    pub floor: Seq,
     /// Files that exist, for showing progress.
     pub files: u64,
     /// Their sizes together, holes included, for showing progress.
@@ -171,7 +171,11 @@ impl Snapshot {
         // The applier may be in the middle of a record, but of none past this. What is durable
         // beyond it is in no object: the copy can be whole before that is committed. After a
         // restart the objects still have what the process before applied.
-        let seq = self.running.log.applicable().max(self.running.touched());
+        self.position_of(self.running.log.applicable().max(self.running.touched()))
+    }
+
+    /// The position of the record at `seq`.
+    pub(super) fn position_of(&self, seq: Seq) -> Position {
         let epoch = self.running.lineage().epoch_at(seq).unwrap_or_default();
         Position { epoch, seq }
     }

@@ -7,6 +7,7 @@
 //! ```text
 //! blocks and sizes into the objects, durable      may be written again
 //! rows and position into meta.db                  one transaction, with an outcome of its own
+//! objects of files that are no more               the delta's records may make some of them again
 //! the delta's log takes the old one's place       if it is still in switching/
 //! switching/ goes                                 and with it the reason to do any of this
 //! ```
@@ -42,9 +43,17 @@ pub(super) fn finish(directory: &Directory, options: &VolumeOptions) -> Result<(
     let objects = ObjectFiles::open(&directory.join("objects"), options.descriptors_max)?;
     stage.put_into_objects(&objects)?;
     step("objects");
-    stage.put_into_index(&mut Index::open(&directory.join("meta.db"))?, false)?;
+    let mut index = Index::open(&directory.join("meta.db"))?;
+    stage.put_into_index(&mut index, false)?;
     step("index");
     drop(stage);
+    // Now, and not at some checkpoint: a file that this replica knew and that the leader's objects
+    // do not have yet may come again with the next record, and must not find what was in it here.
+    index.doomed()?.into_iter().try_for_each(|id| objects.remove(id))?;
+    objects.sync_names()?;
+    index.forget_doomed()?;
+    drop(index);
+    step("doomed");
     let log = switching.join("log");
     if log.exists() {
         directory.discard("log")?;

@@ -28,6 +28,24 @@ pub fn options() -> VolumeOptions {
     }
 }
 
+/// Steps of taking a delta, before which the volume is the old one, and from which on it is the new one.
+pub const DELTA_STEPS: [(&str, bool); 14] = [
+    ("rows", false),
+    ("needs", false),
+    ("a block", false),
+    ("records", false),
+    ("sealed", false),
+    ("quarantined", false),
+    ("decided", true),
+    ("half of the objects", true),
+    ("objects", true),
+    ("index", true),
+    ("doomed", true),
+    ("old log", true),
+    ("new log", true),
+    ("done", true),
+];
+
 /// A record with no payload.
 pub fn record_of(epoch: Epoch, seq: Seq, changes: Vec<Change>) -> Record {
     Record { head: Head { epoch, seq, at: Time::default(), changes }, payload: Bytes::new() }
@@ -124,7 +142,8 @@ pub fn delta_up_to_end(
     mut between: impl FnMut(usize),
 ) -> (Catchup, Changes) {
     let whole = whole || follower.needs_whole(base).unwrap();
-    leader.wait_applied(leader.head().seq).unwrap();
+    leader.log().wait_durable(leader.head().seq).unwrap();
+    leader.wait_applied(leader.log().applicable()).unwrap();
     let mut changes = leader.changes(base.seq, whole).unwrap();
     let mut catchup = follower.catch_up(changes.header(), base).unwrap();
     let mut steps = 0;
