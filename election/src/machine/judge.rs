@@ -18,7 +18,7 @@ pub(super) struct Judgement {
 }
 
 impl Judgement {
-    fn be(directive: Directive) -> Judgement {
+    pub(super) fn be(directive: Directive) -> Judgement {
         Judgement { directive, wish: None, wake: None }
     }
 
@@ -83,8 +83,13 @@ impl Machine {
     ) -> Judgement {
         let leading = Judgement::be(Directive::Lead { epoch, cluster });
         if self.leadership.by_quorum() {
-            if self.lost_config(view, report).is_some() {
-                return leading.wishing(Wish::Rebuild);
+            if let Some(since) = self.lost_since {
+                // One that was deposed and has not heard of it, as the coordinator forgot that too,
+                // would put its own back.
+                return match self.heard_since(since) || mutant!("rebuilt-by-a-leader-unheard") {
+                    true => leading.wishing(Wish::Rebuild),
+                    false => leading,
+                };
             }
             if view.leader.is_none() {
                 return leading.wishing(Wish::Restore);

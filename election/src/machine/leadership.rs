@@ -14,6 +14,8 @@ struct Current {
     volume: VolumeId,
     cluster: ClusterId,
     since: Moment,
+    /// When the read that last showed this epoch as the newest was sent.
+    shown_at: Moment,
     /// Its voters hold it in office, and not its lease (sync).
     by_quorum: bool,
 }
@@ -37,6 +39,11 @@ impl Leadership {
     /// Whether a leadership is under way that its voters hold in office (sync).
     pub(super) fn by_quorum(&self) -> bool {
         self.current.as_ref().is_some_and(|current| current.by_quorum)
+    }
+
+    /// When the read that last showed its epoch as the newest was sent.
+    pub(super) fn shown_at(&self) -> Moment {
+        self.current.as_ref().map_or(Moment::NEVER, |current| current.shown_at)
     }
 
     /// Since when the leadership under way is.
@@ -87,26 +94,44 @@ impl Machine {
         if let Some(config) = &view.config {
             current.by_quorum = config.value.is_sync();
         }
-        if !current.by_quorum {
-            return;
-        }
-        let (Some(taken), Some(leader)) = (&view.epoch, &view.leader) else { return };
+        let Some(taken) = &view.epoch else { return };
         let ours = self.identity.incarnation;
-        if taken.value.nonce == ours
+        if current.by_quorum
+            && let Some(leader) = &view.leader
+            && taken.value.nonce == ours
             && leader.value.nonce == ours
             && leader.value.epoch == taken.value.epoch
             && taken.value.epoch > current.epoch
         {
             current.epoch = taken.value.epoch;
         }
+        if taken.value.epoch == current.epoch && taken.value.nonce == ours {
+            current.shown_at = self.viewed_at;
+        }
     }
 
-    /// Notes since when a voter of ours takes nothing of our epoch any more.
+    /// Notes since when a voter of ours takes nothing of our epoch any more, and since when the
+    /// coordinator lacks what this leadership knows.
     fn review_muted(&mut self) {
         let muted = self.leadership.by_quorum()
             && self.muted_voter().is_some()
             && !mutant!("muted-voter-left-mute");
         self.muted_since = muted.then(|| self.muted_since.unwrap_or(self.now));
+        let lost = self.leadership.by_quorum()
+            && self
+                .view
+                .as_ref()
+                .zip(self.report.as_ref())
+                .is_some_and(|(view, report)| self.lost_config(view, report).is_some());
+        self.lost_since = lost.then(|| self.lost_since.unwrap_or(self.now));
+    }
+
+    /// Whether a write quorum has answered a word that was said after that moment. Then nobody had
+    /// been elected by then: whoever elects another promises first, one of them is in every write
+    /// quorum, and it answers no more. Unlike a compare with what the coordinator holds this is
+    /// proof also if that forgot an election.
+    pub(super) fn heard_since(&self, since: Moment) -> bool {
+        self.report.as_ref().is_some_and(|report| report.quorum_heard > since)
     }
 
     /// A voter that promised our epoch away without an election coming of it: it would follow
@@ -123,16 +148,17 @@ impl Machine {
             .next()
     }
 
-    /// Who promised this epoch away before it served anybody, for long enough that no election came
-    /// of it (sync). The start of an epoch may need that voter's copy, and a leadership goes on in
-    /// another epoch only once it is complete. So it ends, and the next epoch is past the promise.
+    /// Who promised this epoch away, where the leadership cannot just go on in another epoch (sync):
+    /// it has not served anybody yet, and its start may need that voter's copy; or no write quorum
+    /// answers, so that an election may have come of the promise. So it ends, and ballots decide.
     fn outpromised(&self) -> Option<NodeName> {
         let since = self.muted_since.filter(|_| !mutant!("waits-for-a-muted-voter"))?;
         let report = self.report.as_ref()?;
         let serves = report.ready && report.leading == self.leadership.epoch();
         let over = self.now >= since + self.settings.suspect_after;
         let open = self.view.as_ref().is_some_and(|view| self.election_is_open(view));
-        (over && !serves && !open).then(|| self.muted_voter().cloned()).flatten()
+        let renews = serves && (self.heard_since(since) || mutant!("renews-unheard"));
+        (over && !renews && !open).then(|| self.muted_voter().cloned()).flatten()
     }
 
     /// The leader's key in the view, if this very process put it.
@@ -145,7 +171,11 @@ impl Machine {
 
     fn fall(&self) -> Option<Fall> {
         let current = self.leadership.current.as_ref()?;
-        if self.now >= self.leading_until() {
+        // A coordinator that forgot something does not keep a leader that nobody else keeps.
+        let forgotten = self
+            .lost_since
+            .is_some_and(|since| self.now >= since + self.settings.ttl && !self.heard_since(since));
+        if forgotten || self.now >= self.leading_until() {
             return Some(match current.by_quorum {
                 true => Fall::Isolated,
                 false => Fall::DeadlinePassed,
@@ -219,7 +249,8 @@ impl Machine {
         let leased = self.lease.is(key.lease) && self.lease.usable(self.now).is_some();
         let cluster = config.value.cluster;
         let by_quorum = config.value.is_sync();
-        let current = Current { epoch, volume, cluster, since: self.now, by_quorum };
+        let (since, shown_at) = (self.now, self.viewed_at);
+        let current = Current { epoch, volume, cluster, since, shown_at, by_quorum };
         self.leadership.current = Some(current);
         if !(newest && promised && able && leased) {
             self.leadership.end(Fall::VolumeChanged);

@@ -201,6 +201,8 @@ pub struct Machine {
     terms: terms::InForce,
     /// Since when a voter has promised our own epoch away (sync).
     muted_since: Option<Moment>,
+    /// Since when the coordinator lacks what our own leadership knows (sync).
+    lost_since: Option<Moment>,
     directive: Option<Directive>,
     gate: Moment,
     wake: Moment,
@@ -238,6 +240,7 @@ impl Machine {
             epoch_seen: (Epoch::default(), Moment::NEVER),
             terms: terms::InForce::default(),
             muted_since: None,
+            lost_since: None,
             directive: None,
             gate: Moment::NEVER,
             wake: Moment::NEVER,
@@ -464,7 +467,12 @@ impl Machine {
             return self.lease.deadline();
         }
         let heard = self.report.as_ref().map_or(Moment::NEVER, |report| report.quorum_heard);
-        self.viewed_at.max(heard) + self.settings.ttl.saturating_sub(self.settings.kill_margin)
+        let shown_at = if mutant!("any-view-keeps-a-leader") {
+            self.viewed_at
+        } else {
+            self.leadership.shown_at()
+        };
+        shown_at.max(heard) + self.settings.ttl.saturating_sub(self.settings.kill_margin)
     }
 
     fn gate_wake(&self) -> Option<Moment> {

@@ -8,13 +8,14 @@
 //! that lacks what the later one's acknowledged. A new config comes into use only once it is
 //! durable on a write quorum of the one before, so whoever sees *all* voters of a config, and none
 //! of them with a newer one, has the newest. Fewer are enough only for an operator who says so. A
-//! leader that its voters hold in office knows that its own config is the newest.
+//! leader knows that its own config is the newest once a write quorum has answered it after it saw
+//! the loss: then nobody was elected before it, of whom the coordinator says nothing any more.
 
 use std::sync::Arc;
 
 use crate::machine::judge::Judgement;
 use crate::machine::writes::Wish;
-use crate::machine::{Machine, Report, Waiting};
+use crate::machine::{Directive, Machine, Report, Waiting};
 use crate::values::{Config, ConfigMark, NodeName, Request};
 use crate::view::View;
 
@@ -45,15 +46,24 @@ impl Machine {
     }
 
     /// What to do about a config that the coordinator lost; none if it did not.
+    ///
+    /// Who hears its leader goes on following it: that leader puts the config back, once enough
+    /// such followers have answered it.
     pub(super) fn judge_lost(&self, view: &View, report: &Report) -> Option<Judgement> {
         let newest = newest_elsewhere(view, report);
+        let heard = self.directive.as_ref().filter(|directive| {
+            matches!(directive, Directive::Follow { epoch, .. } if self.hears(report, *epoch))
+        });
+        let lost = |holder, missing| match heard {
+            Some(follow) => Judgement::be(follow.clone()),
+            None => Judgement::freeze(Waiting::ConfigLost { holder, missing }),
+        };
         let stored = match self.lost_config(view, report) {
             Some(stored) => stored,
             None => {
                 // Another disk may have what the coordinator lost while ours is blank.
                 let known = view.config.as_ref().map(|config| config.value.mark());
-                let (mark, holder) = newest.filter(|(mark, _)| Some(*mark) > known)?;
-                let _newer_than_the_coordinators = mark;
+                let (_, holder) = newest.filter(|(mark, _)| Some(*mark) > known)?;
                 return Some(lost(holder, Vec::new()));
             }
         };
@@ -74,14 +84,10 @@ impl Machine {
             .map(|member| member.node.clone())
             .collect();
         let all = missing.is_empty() || mutant!("rebuilt-without-all-voters");
-        let here = all && self.lease.usable(self.now).is_some();
+        let here = all && heard.is_none() && self.lease.usable(self.now).is_some();
         let judgement = lost(self.identity.node.clone(), missing);
         Some(if here || operator { judgement.wishing(Wish::Rebuild) } else { judgement })
     }
-}
-
-fn lost(holder: NodeName, missing: Vec<NodeName>) -> Judgement {
-    Judgement::freeze(Waiting::ConfigLost { holder, missing })
 }
 
 /// The newest config that another live replica of this cluster has on its disk.
