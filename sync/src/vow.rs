@@ -35,6 +35,10 @@ pub struct Vow {
     pub volume: VolumeId,
     /// Nothing of this epoch or an older one is taken or acknowledged by this replica again.
     pub promised: Epoch,
+    /// The newest epoch that this replica takes part in, and which volume leads it. An epoch is one
+    /// leader's for good: a coordinator that forgot whose it was may give it again, but no write
+    /// quorum will be found for it a second time (as votedFor in Raft).
+    pub leader: Option<(Epoch, VolumeId)>,
     /// The newest cluster config seen, as the coordinator stored it.
     pub config: Option<Vec<u8>>,
 }
@@ -77,12 +81,13 @@ pub enum VowError {
 
 impl Vow {
     /// The format that this version reads and writes.
-    pub const FORMAT: u32 = 1;
+    pub const FORMAT: u32 = 2;
 
     /// A new volume's first vow: it has promised nothing and belongs nowhere.
     #[must_use]
     pub fn blank(volume: VolumeId) -> Vow {
-        Vow { format: Vow::FORMAT, cluster: None, volume, promised: Epoch(0), config: None }
+        let (format, promised) = (Vow::FORMAT, Epoch(0));
+        Vow { format, cluster: None, volume, promised, leader: None, config: None }
     }
 
     /// The vow of the state directory `dir`; `None` if it never had one.
@@ -168,6 +173,7 @@ mod tests {
         Vow {
             cluster: Some(ClusterId([7; 16])),
             promised: Epoch(9),
+            leader: Some((Epoch(10), VolumeId([2; 16]))),
             config: Some(b"{}".to_vec()),
             ..Vow::blank(VolumeId([1; 16]))
         }
@@ -212,9 +218,9 @@ mod tests {
     #[test]
     fn another_format_is_named() {
         let dir = tempfile::tempdir().unwrap();
-        Vow { format: 2, ..vow() }.store(dir.path()).unwrap();
+        Vow { format: 1, ..vow() }.store(dir.path()).unwrap();
         let error = Vow::load(dir.path()).unwrap_err();
-        assert!(matches!(error, VowError::Format { found: 2, .. }), "{error}");
+        assert!(matches!(error, VowError::Format { found: 1, .. }), "{error}");
         // With a field more, as a later version's may have.
         let mut body = wire::encode_message(&Vow { format: 3, ..vow() });
         body.extend_from_slice(b"more");

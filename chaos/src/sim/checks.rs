@@ -120,21 +120,19 @@ impl Checks {
     }
 
     /// A coordinator that was restored to the moment between an epoch's ballots and its taking gives
-    /// that epoch again. Of the first one nothing is committed then, and nothing ever will be: of each
-    /// write quorum one cast a ballot for the second with a position before it. So all that two logs
-    /// differ in is whose start it is, which no content depends on.
+    /// that epoch again. Both may begin it; but every follower takes part in it under one of them,
+    /// so that only one finds a write quorum (which `serves` looks after), and the other's log goes no
+    /// further than its start, which no content depends on.
     fn starts_again(&self, record: &Record) -> bool {
-        let begun = self.begun.get(&record.head.epoch);
-        self.restored > 0 && disk::starts(record) && begun.is_some_and(|begun| !begun.serving)
+        self.restored > 0 && disk::starts(record) && self.begun.contains_key(&record.head.epoch)
     }
 
     /// A leadership made its first record, on what `disk` holds.
     pub fn began(&mut self, epoch: Epoch, at: usize, node: &Node) {
         let (start, life) = (node.disk.head().seq, node.life);
-        // After a coordinator forgot epochs, one of which nothing was committed may be taken again;
-        // that no two ops share its places is seen by `appended`.
+        // See `starts_again`.
         if let Some(other) = self.begun.get(&epoch)
-            && (self.restored == 0 || other.serving)
+            && self.restored == 0
         {
             let what = format!(
                 "epoch {epoch} of node {} (process {}) is begun again by {} (process {life})",
@@ -179,15 +177,26 @@ impl Checks {
             let lost: Vec<Tag> = missing.iter().map(|acked| acked.tag).collect();
             self.acked.retain(|acked| !lost.contains(&acked.tag));
         }
-        let lineage = node.disk.lineage().clone();
-        let begun = Begun { node: at, life, start, lineage, serving: false };
-        self.begun.insert(epoch, begun);
+        if self.begun.get(&epoch).is_none_or(|other| !other.serving) {
+            let lineage = node.disk.lineage().clone();
+            self.begun.insert(epoch, Begun { node: at, life, start, lineage, serving: false });
+        }
     }
 
     /// A leadership's EpochStart is committed; true the first time.
-    pub fn serves(&mut self, epoch: Epoch) -> bool {
-        let begun = self.begun.get_mut(&epoch);
-        begun.is_some_and(|begun| !std::mem::replace(&mut begun.serving, true))
+    pub fn serves(&mut self, epoch: Epoch, at: usize, node: &Node) -> bool {
+        let Some(begun) = self.begun.get_mut(&epoch) else { return false };
+        let same = (begun.node, begun.life) == (at, node.life);
+        if same || !begun.serving {
+            let lineage = node.disk.lineage();
+            let first = lineage.0.iter().find(|(of, _)| *of == epoch).map(|(_, first)| *first);
+            (begun.node, begun.life, begun.start) = (at, node.life, first.unwrap_or(begun.start));
+            begun.lineage = lineage.clone();
+            return !std::mem::replace(&mut begun.serving, true);
+        }
+        let what = format!("epoch {epoch} is served by node {} and by {}", begun.node, node.name);
+        self.broken("an epoch is served by one process", what);
+        false
     }
 
     /// An fsync is answered.

@@ -48,6 +48,8 @@ pub struct Disk {
     pub cluster: Option<ClusterId>,
     /// The vow's: nothing of this epoch or an older one is taken.
     pub promised: Epoch,
+    /// The vow's: the newest epoch that it takes part in, and who leads that.
+    pub leader: Option<(Epoch, VolumeId)>,
     /// The vow's: the newest config seen.
     pub config: Option<Arc<Config>>,
     /// Where the log begins: a copy's position, or nothing.
@@ -80,6 +82,7 @@ impl Disk {
             volume,
             cluster: None,
             promised: Epoch(0),
+            leader: None,
             config: None,
             base: Position::default(),
             base_lineage: Lineage::default(),
@@ -192,6 +195,7 @@ impl Disk {
         *self = Disk {
             cluster,
             promised: self.promised,
+            leader: self.leader,
             config: self.config.take(),
             base: at,
             base_lineage: lineage.clone(),

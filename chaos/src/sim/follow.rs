@@ -11,7 +11,7 @@ use mainstay_election::machine::Moment;
 use mainstay_sync::op::Record;
 use mainstay_sync::position::{Epoch, Lineage, Position, Seq, VolumeId};
 use mainstay_sync::replicate::check::Expected;
-use mainstay_sync::replicate::plan::{self, Leading, PROTOCOL, Standing, Verdict};
+use mainstay_sync::replicate::plan::{self, Leading, PROTOCOL, Refusal, Standing, Verdict};
 
 use super::convert;
 use super::node::{Following, Role};
@@ -105,6 +105,7 @@ impl World {
             deltas: !(self.plan.seed + node as u64).is_multiple_of(4),
             compared: false,
             promised: disk.promised,
+            leader: disk.leader,
         }
     }
 
@@ -189,7 +190,10 @@ impl World {
         let Some(process) = &mut self.nodes[node].process else { return };
         let Some(at_least) = process.following_mut().map(|it| it.epoch) else { return };
         let standing = self.standing(node);
-        if matches!(verdict, Verdict::Refuse(_)) {
+        if let Verdict::Refuse(refusal) = verdict {
+            if let Refusal::GivenTwice { epoch, .. } = refusal {
+                self.decline(node, epoch);
+            }
             return self.end_taker(id, "refused");
         }
         let agreed = plan::sound(&leading).is_ok()
@@ -202,8 +206,12 @@ impl World {
         let Some(taker) = self.sessions.get_mut(&id).and_then(|it| it.taker.as_mut()) else {
             return;
         };
+        let (epoch, volume) = (leading.epoch, leading.volume);
         taker.leading = Some(leading);
         taker.verdict = Some(verdict.clone());
+        if !self.accept_leader(node, epoch, volume) {
+            return self.end_taker(id, "its epoch is over here, or another's");
+        }
         match verdict {
             Verdict::Stream { .. } => self.say_ready(id, node),
             Verdict::Truncate { after } => {

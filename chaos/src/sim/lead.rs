@@ -80,7 +80,7 @@ impl World {
         process.told = Some(process.tally.committed());
         let newest = at.disk.promised.max(head.epoch);
         let known = epoch <= newest && !mutant!("epochs-counted-by-the-coordinator-alone");
-        let fit = !known && !at.disk.building;
+        let (fit, volume) = (!known && !at.disk.building, at.disk.volume);
         process.role = Role::Leading(Box::new(Leading {
             epoch,
             start,
@@ -96,7 +96,7 @@ impl World {
             asked: BTreeMap::new(),
         }));
         self.report(node);
-        if !fit {
+        if !fit || !self.accept_leader(node, epoch, volume) {
             self.tell(node, || format!("cannot lead {epoch}"));
             return self.resign(node, epoch, "it cannot lead");
         }
@@ -124,6 +124,7 @@ impl World {
         let life = self.nodes[node].life;
         let start = self.nodes[node].disk.head().seq.next();
         let (tag, name) = (self.tag(), self.nodes[node].name.to_string());
+        let accepted = self.accept_leader(node, epoch, self.nodes[node].disk.volume);
         let Some(process) = &mut self.nodes[node].process else { return };
         process.leading = Some(epoch);
         process.tally.begin(epoch, start);
@@ -133,7 +134,9 @@ impl World {
         for (_, session) in std::mem::take(&mut leading.seats) {
             self.end_server(session, false);
         }
-        if !self.append(node, epoch, disk::record(epoch, start, tag, Some(&name)), true) {
+        if !accepted
+            || !self.append(node, epoch, disk::record(epoch, start, tag, Some(&name)), true)
+        {
             return self.resign(node, epoch, "its log is sealed");
         }
         self.set_terms(node);
@@ -188,7 +191,7 @@ impl World {
                 !due
             });
         }
-        if committed >= start && self.checks.serves(epoch) {
+        if committed >= start && self.checks.serves(epoch, node, &self.nodes[node]) {
             self.cue(Cue::Serves, node);
         }
         for (seq, tag) in answered {

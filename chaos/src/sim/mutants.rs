@@ -44,6 +44,7 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("last-report-counts-for-ever", "a silent heir lacks what it lacked when it was last heard"),
     ("writes-run-ahead", "the service does not wait for those who may take over (async)"),
     ("epochs-counted-by-the-coordinator-alone", "a restored coordinator gives epochs again"),
+    ("epoch-led-twice", "an epoch that was given twice has followers twice"),
     ("later-epoch-overlooked", "a leader goes on although a later epoch was taken"),
     ("any-view-keeps-a-leader", "a leader stays one by views that do not show its epoch"),
     ("rebuilt-by-a-leader-unheard", "a leader puts its config back though no quorum answers it"),

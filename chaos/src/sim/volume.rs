@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use mainstay_election::machine::Event;
 use mainstay_sync::op::Record;
-use mainstay_sync::position::{Epoch, Seq};
+use mainstay_sync::position::{Epoch, Seq, VolumeId};
 
 use super::convert;
 use super::disk;
@@ -90,6 +90,39 @@ impl World {
             process.promises.push(Promising { through, asked_at, storing: false });
         }
         self.go_on_promising(node);
+    }
+
+    /// `Volume::accept_leader`: durable, before anything is acknowledged in that epoch.
+    pub fn accept_leader(&mut self, node: usize, epoch: Epoch, leader: VolumeId) -> bool {
+        let at = &mut self.nodes[node];
+        let Some(process) = &mut at.process else { return false };
+        let over = match at.disk.leader {
+            Some(accepted) if accepted == (epoch, leader) => return true,
+            Some((of, _)) if of >= epoch => of,
+            _ => at.disk.promised,
+        };
+        if over >= epoch && !mutant!("epoch-led-twice") && !mutant!("promises-do-not-bind") {
+            return false;
+        }
+        let before = Epoch(epoch.0 - 1);
+        if !mutant!("promises-do-not-bind") {
+            process.sealed = process.sealed.max(before);
+        }
+        if !mutant!("promise-not-persisted") {
+            at.disk.promised = at.disk.promised.max(before);
+        }
+        at.disk.leader = Some((epoch, leader));
+        true
+    }
+
+    /// `Sink::decline`: as a promise, for nobody's ballot.
+    pub fn decline(&mut self, node: usize, epoch: Epoch) {
+        let at = &mut self.nodes[node];
+        if let Some(process) = &mut at.process {
+            process.sealed = process.sealed.max(epoch);
+            at.disk.promised = at.disk.promised.max(epoch);
+            self.report(node);
+        }
     }
 
     /// Whatever a promise waited for may have come.

@@ -165,6 +165,19 @@ pub trait Sink: Send + Sync + 'static {
     /// The newest epoch of which nothing is taken any more.
     fn promised(&self) -> Epoch;
 
+    /// From now on this volume takes part in `epoch`, which `leader` leads, and in none before it.
+    /// Durable when it returns.
+    ///
+    /// # Errors
+    /// That epoch is over here, or another's.
+    fn accept_leader(&self, epoch: Epoch, leader: VolumeId) -> Result<(), SinkError>;
+
+    /// From now on this volume takes nothing of `epoch` or an older one. Durable when it returns.
+    ///
+    /// # Errors
+    /// What the disk said.
+    fn decline(&self, epoch: Epoch) -> Result<(), SinkError>;
+
     /// Resolves when `bytes` more may come without letting the unapplied run away.
     fn ready(&self, bytes: u64) -> BoxFuture<'static, ()>;
 

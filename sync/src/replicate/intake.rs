@@ -50,9 +50,18 @@ async fn follow(following: &Following, link: &Link, streamed: &mut bool) -> Resu
         ToFollower::Welcome(welcome) => welcome,
         other => return Err(unexpected("Welcome", &other)),
     };
-    heard(following, link, |_| (), welcome.at);
-    agree(&standing, &welcome, following.leader.epoch)?;
+    let agreed = agree(&standing, &welcome, following.leader.epoch);
     let leading = &welcome.leading;
+    if let Verdict::Refuse(Refusal::GivenTwice { epoch, .. }) = plan::plan(&standing, leading) {
+        // Its leader sees that in our registration, as it does after any promise that came to
+        // nothing, and goes on in another epoch, which we can follow.
+        following.write(move |sink| Ok(sink.decline(epoch)?)).await?;
+    }
+    agreed?;
+    // One that cannot be followed does not count as heard: others may have to be elected.
+    heard(following, link, |_| (), welcome.at);
+    let (epoch, volume) = (leading.epoch, leading.volume);
+    following.write(move |sink| Ok(sink.accept_leader(epoch, volume)?)).await?;
     let mut copied = None;
     match welcome.verdict {
         Verdict::Refuse(refusal) => return Err(refusal.into()),

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::position::{ClusterId, Epoch, Lineage, Position, Seq, VolumeId};
 
 /// The version of the messages. A node refuses any other.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// Where a follower stands, in its own words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +41,8 @@ pub struct Standing {
     pub compared: bool,
     /// The newest epoch of which it takes no record any more.
     pub promised: Epoch,
+    /// The newest epoch that it takes part in, and which volume leads that.
+    pub leader: Option<(Epoch, VolumeId)>,
 }
 
 /// What the leader's side of the decision needs.
@@ -158,6 +160,17 @@ pub enum Refusal {
         /// The newest that the follower promised or has a record of.
         seen: Epoch,
     },
+    /// The follower takes part in this very epoch, under another leader.
+    #[error(
+        "epoch {epoch} was given twice, and for this node volume {accepted} leads it: the \
+         coordinator forgot the first time; the next election ends this"
+    )]
+    GivenTwice {
+        /// Which epoch.
+        epoch: Epoch,
+        /// Who leads it, for the follower.
+        accepted: VolumeId,
+    },
     /// The caller is not whom it says it is, or is not a member.
     #[error("this node may not follow: {why}")]
     NotMember {
@@ -229,6 +242,13 @@ fn refuse(follower: &Standing, leader: &Leading) -> Option<Refusal> {
     }
     if follower.volume == leader.volume {
         return Some(Refusal::Cloned { volume: leader.volume });
+    }
+    if let Some((epoch, accepted)) = follower.leader
+        && epoch == leader.epoch
+        && accepted != leader.volume
+        && !mutant!("epoch-led-twice")
+    {
+        return Some(Refusal::GivenTwice { epoch, accepted });
     }
     let over = (follower.promised >= leader.epoch && !mutant!("promises-do-not-bind"))
         || follower.head.epoch > leader.epoch;

@@ -134,6 +134,7 @@ impl Sink for Volume {
             deltas: true,
             compared: self.compared().is_some(),
             promised: Volume::promised(self),
+            leader: Volume::leader(self),
         }
     }
 
@@ -151,6 +152,14 @@ impl Sink for Volume {
 
     fn promised(&self) -> Epoch {
         Volume::promised(self)
+    }
+
+    fn accept_leader(&self, epoch: Epoch, leader: VolumeId) -> Result<(), SinkError> {
+        Volume::accept_leader(self, epoch, leader).map_err(refused("take part in the epoch"))
+    }
+
+    fn decline(&self, epoch: Epoch) -> Result<(), SinkError> {
+        Volume::promise(self, epoch).map(drop).map_err(refused("decline the epoch"))
     }
 
     fn ready(&self, bytes: u64) -> BoxFuture<'static, ()> {

@@ -29,6 +29,7 @@ pub struct Leading {
     /// What the applier made of them.
     pub objects: Arc<dyn Objects>,
     leadership: Arc<Leadership>,
+    volume: Volume,
 }
 
 /// A leadership whose first record is in the log. Ends when it is dropped, or by the
@@ -38,6 +39,7 @@ pub struct Promotion {
     /// None once it is complete, and a [`Leading`] ends it.
     pending: Option<Arc<Leadership>>,
     leadership: Arc<Leadership>,
+    volume: Volume,
 }
 
 /// Ends a leadership from elsewhere, also while its start is being waited for.
@@ -69,7 +71,8 @@ impl Promotion {
         let image = leadership.started(self.start)?;
         self.pending = None;
         let objects = leadership.running.objects.clone();
-        Ok(Leading { image, journal: leadership.clone(), objects, leadership })
+        let volume = self.volume.clone();
+        Ok(Leading { image, journal: leadership.clone(), objects, leadership, volume })
     }
 }
 
@@ -89,6 +92,7 @@ impl Leading {
     /// # Errors
     /// It is over, or the log takes no record.
     pub fn renew(&self, epoch: Epoch, node: &str) -> Result<(), VolumeError> {
+        self.volume.vow_leader(epoch, self.volume.id())?;
         self.leadership.renew(epoch, node)
     }
 
@@ -129,6 +133,7 @@ pub(super) fn begin(
     if epoch <= over {
         return Err(VolumeError::Over { epoch, over });
     }
+    volume.accept_leader(epoch, volume.id())?;
     let head = running.log.head().seq;
     running.log.wait_durable(head)?;
     let start = head.next();
@@ -140,8 +145,12 @@ pub(super) fn begin(
     running.commit.on_step(Box::new(running.log.applier_allowance()));
     running.set_leads(true);
     let leadership = Arc::new(Leadership { running, next: Mutex::new(Some((epoch, start))) });
-    let promotion =
-        Promotion { start, pending: Some(Arc::clone(&leadership)), leadership: leadership.clone() };
+    let promotion = Promotion {
+        start,
+        pending: Some(Arc::clone(&leadership)),
+        leadership: leadership.clone(),
+        volume: volume.clone(),
+    };
     leadership.append(now(), changes, Bytes::new())?;
     Ok(promotion)
 }

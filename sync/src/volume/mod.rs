@@ -251,6 +251,44 @@ impl Volume {
         Ok(position)
     }
 
+    /// From now on this replica takes part in `epoch`, which `leader` leads, and in none before it.
+    /// Durable when it returns: what is acknowledged in that epoch rests on it.
+    ///
+    /// # Errors
+    /// The epoch was promised away, or another volume leads it; or what the disk said.
+    pub fn accept_leader(&self, epoch: Epoch, leader: VolumeId) -> Result<(), VolumeError> {
+        if self.leader() == Some((epoch, leader)) {
+            return Ok(());
+        }
+        // As in a promise: the log refuses first. It is drained without the vow in hand, which
+        // whoever only asks would wait for.
+        self.running().log.seal(Epoch(epoch.0.saturating_sub(1)))?;
+        self.vow_leader(epoch, leader)
+    }
+
+    /// As [`Volume::accept_leader`] where the log itself is this leader's.
+    fn vow_leader(&self, epoch: Epoch, leader: VolumeId) -> Result<(), VolumeError> {
+        let mut vow = self.vow();
+        let over = match vow.leader {
+            Some(accepted) if accepted == (epoch, leader) => return Ok(()),
+            Some((of, _)) if of >= epoch => of,
+            _ => vow.promised,
+        };
+        if over >= epoch {
+            return Err(VolumeError::Over { epoch, over });
+        }
+        self.store_vow(&mut vow, |vow| {
+            vow.promised = vow.promised.max(Epoch(epoch.0 - 1));
+            vow.leader = Some((epoch, leader));
+        })
+    }
+
+    /// The newest epoch that this replica takes part in, and which volume leads it.
+    #[must_use]
+    pub fn leader(&self) -> Option<(Epoch, VolumeId)> {
+        self.vow().leader
+    }
+
     /// The log, of the content of now: a full copy or a setting aside begins another.
     #[must_use]
     pub fn log(&self) -> Log {

@@ -90,6 +90,7 @@ struct State {
     unapplied: Vec<Record>,
     building: bool,
     promised: Epoch,
+    leader: Option<(Epoch, VolumeId)>,
     /// Logs so far; each content has one.
     logs: u32,
 }
@@ -130,6 +131,7 @@ impl Model {
             unapplied: Vec::new(),
             building: false,
             promised: Epoch(0),
+            leader: None,
             logs: 1,
         };
         Arc::new(Model {
@@ -424,7 +426,16 @@ impl Sink for End {
             deltas: false,
             compared: false,
             promised: state.promised,
+            leader: state.leader,
         }
+    }
+    fn decline(&self, epoch: Epoch) -> Result<(), SinkError> {
+        self.0.state().promised = epoch;
+        Ok(())
+    }
+    fn accept_leader(&self, epoch: Epoch, leader: VolumeId) -> Result<(), SinkError> {
+        self.0.state().leader = Some((epoch, leader));
+        Ok(())
     }
     fn durable(&self) -> Position {
         self.0.state().log.durable()

@@ -45,6 +45,7 @@ fn follower(entries: &[(u64, u64)], head: Position, applied: u64) -> Standing {
         deltas: true,
         compared: true,
         promised: Epoch(0),
+        leader: None,
     }
 }
 
@@ -123,6 +124,14 @@ fn strangers_and_the_newer_are_refused_before_anything_else() {
     }
     let newer = follower(&[(1, 1), (5, 7)], at(5, 7), 0);
     assert_eq!(plan(&newer, &leader()), superseded(5));
+    let accepted = |epoch, by: u8| Standing {
+        leader: Some((Epoch(epoch), VolumeId([by; 16]))),
+        ..good.clone()
+    };
+    assert!(refusal(accepted(3, 8)).contains("given twice"));
+    for harmless in [accepted(3, 9), accepted(2, 8)] {
+        assert_eq!(plan(&harmless, &leader()), Verdict::Stream { after: Seq(40) });
+    }
     let older = Standing { promised: Epoch(2), ..good };
     assert_eq!(plan(&older, &leader()), Verdict::Stream { after: Seq(7) });
 }
