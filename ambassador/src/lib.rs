@@ -15,7 +15,7 @@
 //! answered by cutting and holding.
 
 #[macro_use]
-mod mutant;
+extern crate mainstay_mutant;
 
 mod access;
 mod address;

@@ -1,11 +1,12 @@
 //! One mutation under test: built by `chaos mutants`, run once for each with `MAINSTAY_MUTANT` set.
 //!
-//! `mutant FIRST SEEDS`; exit code 1 and the seed as soon as a rule is broken.
+//! `mutant FIRST SEEDS`: the kept plans, then these seeds; exit code 1 and which of them as soon as a
+//! rule is broken.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command's output")]
 
 use std::process::ExitCode;
 
-use mainstay_chaos::sim::{plan::Plan, run};
+use mainstay_chaos::sim::{command::load, plan::Plan, run};
 
 fn main() -> ExitCode {
     if !cfg!(mainstay_mutants) {
@@ -18,6 +19,16 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     std::panic::set_hook(Box::new(|_| {}));
+    for entry in
+        std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/seeds")).into_iter().flatten()
+    {
+        let Ok(path) = entry.map(|entry| entry.path()) else { continue };
+        let Ok(plan) = load(&path) else { continue };
+        if let Some(violation) = run(&plan, false).violation {
+            println!("kept plan {}: {}", plan.seed, violation.rule);
+            return ExitCode::from(1);
+        }
+    }
     for seed in first..first + seeds {
         if let Some(violation) = run(&Plan::of(seed), false).violation {
             println!("seed {seed}: {}", violation.rule);

@@ -5,7 +5,7 @@
 //! signals that it takes. Only [`sim`] looks inside: it runs the pure machines, without a daemon.
 
 #[macro_use]
-mod mutant;
+extern crate mainstay_mutant;
 
 pub mod demo;
 pub mod judge;

@@ -1,7 +1,7 @@
 //! Who leads: coordinators, the election machine and its runner.
 
 #[macro_use]
-mod mutant;
+extern crate mainstay_mutant;
 
 mod address;
 pub mod coordinator;

@@ -5,7 +5,7 @@
 //! follower keep the same two things, a log and the objects, and use the same applier.
 
 #[macro_use]
-mod mutant;
+extern crate mainstay_mutant;
 
 pub mod capture;
 pub mod commit;

@@ -11,7 +11,7 @@ use mainstay_sync::op::{Change, Kind};
 use mainstay_sync::position::{ClusterId, Epoch, Position, Seq};
 use mainstay_sync::volume::{Leading, Volume, VolumeError, VolumeOptions};
 use support::{
-    Contents, DELTA_STEPS, Writer, births, contents, copy_all, delta_all, delta_end,
+    Contents, DELTA_STEPS, Writer, births, contents, copy_all, copy_tree, delta_all, delta_end,
     delta_up_to_end, options, record_of, stream,
 };
 
@@ -369,23 +369,6 @@ fn child_that_catches_up() {
         leader.head().seq,
     );
     delta_all(&leader, &follower, base, std::env::var(CHILD_DIVERGED).is_ok(), |_| {});
-}
-
-fn copy_tree(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        let kind = entry.file_type().unwrap();
-        if kind.is_dir() {
-            copy_tree(&entry.path(), &target);
-        } else if kind.is_symlink() {
-            std::os::unix::fs::symlink(std::fs::read_link(entry.path()).unwrap(), target).unwrap();
-        } else {
-            std::fs::copy(entry.path(), &target)
-                .unwrap_or_else(|error| panic!("{:?}: {error}", entry.path()));
-        }
-    }
 }
 
 #[test]

@@ -16,26 +16,13 @@ use mainstay_sync::position::{ClusterId, Epoch, FileId, Seq};
 use mainstay_sync::volume::{Volume, VolumeOptions};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use support::{Counter, Writer, births, contents, options, root};
+use support::{Counter, Writer, births, contents, copy_tree, options, root};
 
 const CLUSTER: ClusterId = ClusterId([9; 16]);
 
 /// Set in the child process: the state directory and the seed.
 const CHILD_DIR: &str = "MAINSTAY_TEST_KILL_DIR";
 const CHILD_SEED: &str = "MAINSTAY_TEST_KILL_SEED";
-
-fn copy_tree(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_tree(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
 
 /// A disk that lost power keeps, of what was not synced, any part. Objects are not synced between
 /// checkpoints, so each may be as at the checkpoint, as at the end, or missing if it is new.

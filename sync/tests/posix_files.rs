@@ -11,6 +11,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use rig::Rig;
+use rig::mapping::Mapping;
 use rustix::fs::{FallocateFlags, FlockOperation, RenameFlags, flock};
 use rustix::io::Errno;
 
@@ -398,48 +399,4 @@ fn mapped(root: &Path) -> Seen {
     file.sync_all().unwrap();
     seen.push(all_of(&file));
     seen
-}
-
-/// A shared, writable mapping of a file.
-struct Mapping {
-    start: *mut u8,
-    length: usize,
-}
-
-impl Mapping {
-    fn new(file: &File, length: usize) -> Mapping {
-        use rustix::mm::{MapFlags, ProtFlags, mmap};
-        let access = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: a new mapping at a place of the kernel's choice; nothing else lies there.
-        let start =
-            unsafe { mmap(std::ptr::null_mut(), length, access, MapFlags::SHARED, file, 0) };
-        Mapping { start: start.unwrap().cast(), length }
-    }
-
-    fn store(&self, at: usize, bytes: &[u8]) {
-        assert!(at + bytes.len() <= self.length);
-        // SAFETY: within the mapping, as just checked; `bytes` is not part of it.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.start.add(at), bytes.len()) };
-    }
-
-    fn load(&self, at: usize, length: usize) -> Vec<u8> {
-        assert!(at + length <= self.length);
-        // SAFETY: within the mapping, as just checked.
-        unsafe { std::slice::from_raw_parts(self.start.add(at), length) }.to_vec()
-    }
-
-    fn sync(&self) {
-        // SAFETY: exactly this mapping.
-        let synced = unsafe {
-            rustix::mm::msync(self.start.cast(), self.length, rustix::mm::MsyncFlags::SYNC)
-        };
-        synced.unwrap();
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: exactly this mapping, which nobody uses after its owner.
-        let _ = unsafe { rustix::mm::munmap(self.start.cast(), self.length) };
-    }
 }

@@ -16,7 +16,7 @@ use mainstay_sync::position::{ClusterId, Epoch, Seq};
 use mainstay_sync::volume::{Volume, VolumeError, VolumeOptions};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use support::{Contents, Writer, contents, object_path, options};
+use support::{Contents, Writer, contents, copy_tree, object_path, options};
 
 const CLUSTER: ClusterId = ClusterId([5; 16]);
 /// More than the ops after the checkpoint take in the log.
@@ -157,19 +157,6 @@ fn last_segment(log: &Path) -> (PathBuf, u64) {
     let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() as u64 + 1;
     assert!(end > HEADER_BYTES + TAIL_BYTES, "the tail is in one segment");
     (path.file_name().unwrap().into(), end)
-}
-
-fn copy_tree(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_tree(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }
 
 /// Every place in the tail, and some before it, where everything is in the checkpoint.

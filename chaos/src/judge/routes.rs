@@ -42,30 +42,34 @@ fn newest(firsts: &BTreeMap<ServerId, Duration>, then: Duration) -> Option<(Serv
     known.max_by_key(|(_, first)| **first).map(|(server, first)| (*server, *first))
 }
 
+/// What is wrong with an answer, if by `at` a later server than its own had begun.
+fn late(answer: &Answer, at: Duration, firsts: &BTreeMap<ServerId, Duration>) -> Option<String> {
+    let (by, first) = newest(firsts, at)?;
+    (by != answer.server && firsts[&answer.server] < first).then(|| {
+        format!(
+            "server {} acknowledged at {:.3} s what was sent at {:.3} s, and server {} had begun \
+             at {:.3} s",
+            answer.server.0,
+            answer.ended.as_secs_f64(),
+            answer.invoked.as_secs_f64(),
+            by.0,
+            first.as_secs_f64()
+        )
+    })
+}
+
 /// No server acknowledges what was sent after a later server's first acknowledgement.
 #[must_use]
 pub fn one_writer(answers: &[Answer]) -> Finding {
     let firsts = firsts(answers);
     let acknowledged = answers.iter().filter(|answer| answer.outcome == Outcome::Acknowledged);
-    let late = acknowledged.filter_map(|answer| {
-        let (by, first) = newest(&firsts, answer.invoked)?;
-        (by != answer.server && firsts[&answer.server] < first).then(|| {
-            format!(
-                "server {} acknowledged at {:.3} s what was sent at {:.3} s, after server {} had \
-                 begun at {:.3} s",
-                answer.server.0,
-                answer.ended.as_secs_f64(),
-                answer.invoked.as_secs_f64(),
-                by.0,
-                first.as_secs_f64()
-            )
-        })
-    });
     Finding {
         check: "one writer: an older server acknowledges nothing after a later one's first"
             .to_owned(),
         looked_at: format!("{} answers of {} servers", answers.len(), firsts.len()),
-        violations: late.collect(),
+        violations: acknowledged
+            .filter_map(|answer| late(answer, answer.invoked, &firsts))
+            .collect(),
     }
 }
 
@@ -75,38 +79,23 @@ pub fn one_writer(answers: &[Answer]) -> Finding {
 #[must_use]
 pub fn gated(answers: &[Answer], delayed: &[(Duration, Duration)], bound: Duration) -> Finding {
     let firsts = firsts(answers);
-    let mut looked_at = 0;
-    let acknowledged = answers.iter().filter(|answer| answer.outcome == Outcome::Acknowledged);
-    let acknowledged = acknowledged.filter(|answer| {
-        let is_delayed = delayed
+    let is_delayed = |answer: &Answer| {
+        delayed
             .iter()
-            .any(|(from, to)| *from < answer.ended && answer.invoked < to.saturating_add(bound));
-        !is_delayed
-    });
-    let mut violations = Vec::new();
-    for answer in acknowledged {
-        looked_at += 1;
-        let own = firsts[&answer.server];
-        let Some((by, first)) = answer.ended.checked_sub(bound).and_then(|at| newest(&firsts, at))
-        else {
-            continue;
-        };
-        if by != answer.server && own < first {
-            violations.push(format!(
-                "server {} acknowledged at {:.3} s what was sent at {:.3} s, though server {} had \
-                 begun at {:.3} s",
-                answer.server.0,
-                answer.ended.as_secs_f64(),
-                answer.invoked.as_secs_f64(),
-                by.0,
-                first.as_secs_f64()
-            ));
-        }
-    }
+            .any(|(from, to)| *from < answer.ended && answer.invoked < to.saturating_add(bound))
+    };
+    let looked_at: Vec<_> = answers
+        .iter()
+        .filter(|answer| answer.outcome == Outcome::Acknowledged && !is_delayed(answer))
+        .collect();
+    let violations = looked_at
+        .iter()
+        .filter_map(|answer| late(answer, answer.ended.checked_sub(bound)?, &firsts))
+        .collect();
     Finding {
         check: "one writer: what was sent to an older server before is not acknowledged after"
             .to_owned(),
-        looked_at: format!("{looked_at} answers that nothing delayed"),
+        looked_at: format!("{} answers that nothing delayed", looked_at.len()),
         violations,
     }
 }

@@ -137,7 +137,7 @@ impl Report {
                 fault.until.map_or("–".to_owned(), |until| picture::seconds(until - fault.at));
             let note = match &fault.skipped {
                 Some(why) => format!("not done: {}", escaped(why)),
-                None if fault.overlaps => "others were near".to_owned(),
+                None if !fault.alone => "others were near".to_owned(),
                 None => String::new(),
             };
             let pause = fault.pause.filter(|_| fault.skipped.is_none());

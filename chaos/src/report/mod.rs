@@ -66,8 +66,8 @@ pub struct Fault {
     pub until: Option<Duration>,
     /// Why it was not done, if it was not.
     pub skipped: Option<String>,
-    /// Whether another fault was near enough to have a share in what it caused.
-    pub overlaps: bool,
+    /// Whether how long writes stood still is its own doing, and all of it.
+    pub alone: bool,
     /// The longest time without an acknowledged write, from its begin until things settled.
     pub pause: Option<Duration>,
     /// How long that may be, a busy machine's share included.
@@ -78,6 +78,12 @@ pub struct Fault {
 }
 
 impl Fault {
+    /// When it was over: undone, or done where there is nothing to undo.
+    #[must_use]
+    pub fn over(&self) -> Duration {
+        self.until.unwrap_or(self.done)
+    }
+
     /// A fault whose consequences are not known yet.
     #[must_use]
     pub fn new(
@@ -95,7 +101,7 @@ impl Fault {
             done,
             until,
             skipped,
-            overlaps: false,
+            alone: true,
             pause: None,
             bound: None,
             next: None,

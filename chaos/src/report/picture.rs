@@ -76,7 +76,7 @@ pub(super) fn timeline(report: &Report) -> String {
 fn shade(report: &Report, canvas: &Canvas) -> String {
     let mut svg = String::new();
     for fault in report.faults.iter().filter(|fault| fault.skipped.is_none()) {
-        let (x, end) = (canvas.x(fault.at), canvas.x(fault.until.unwrap_or(fault.done)));
+        let (x, end) = (canvas.x(fault.at), canvas.x(fault.over()));
         let (width, height) = ((end - x).max(1.5), canvas.y - 20.0);
         let _ = write!(
             svg,
@@ -120,7 +120,7 @@ fn faults(canvas: &mut Canvas, report: &Report) {
     // Each row with the end of what stands last in it.
     let mut rows: Vec<f64> = Vec::new();
     for fault in report.faults.iter().filter(|fault| fault.skipped.is_none()) {
-        let until = fault.until.unwrap_or(fault.done);
+        let until = fault.over();
         let label = format!("{} {}", fault.kind, fault.on);
         let x = canvas.x(fault.at);
         #[expect(clippy::cast_precision_loss, reason = "a label is short")]

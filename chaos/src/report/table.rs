@@ -124,20 +124,20 @@ mod tests {
     use crate::report::Fault;
     use crate::run;
 
-    fn report(pause: u64, overlaps: bool) -> Report {
+    fn report(pause: u64, alone: bool) -> Report {
         let mut report = Report::new(&run::Options::default());
         let seconds = Duration::from_secs;
         let on = "a".to_owned();
         let mut fault = Fault::new(Kind::KillNode, on, seconds(1), seconds(1), None, None);
         fault.pause = Some(seconds(pause));
-        fault.overlaps = overlaps;
+        fault.alone = alone;
         report.faults.push(fault);
         report
     }
 
     #[test]
     fn only_faults_that_no_other_was_near_are_measured() {
-        let text = markdown(&[report(2, false), report(4, false), report(60, true)]);
+        let text = markdown(&[report(2, true), report(4, true), report(60, false)]);
         let row =
             "| kill-node | all of the leader's node is killed at once | 3 | 2 | 3.00 s | 4.00 s |";
         assert!(text.contains(row), "{text}");
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn a_run_that_found_something_is_not_called_clean() {
-        let mut bad = report(1, false);
+        let mut bad = report(1, true);
         bad.findings.push(Finding {
             check: "nothing is lost".to_owned(),
             looked_at: String::new(),
@@ -162,7 +162,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let out = folder.path().to_owned();
         let mut report = Report::new(&run::Options { out, ..run::Options::default() });
-        report.faults = self::report(3, false).faults;
+        report.faults = self::report(3, true).faults;
         report.write().expect("it is written");
         let read = Report::read(&report.folder().join("report.json")).expect("it is read");
         assert_eq!(markdown(&[read]), markdown(&[report]));

@@ -32,7 +32,7 @@ fn print(report: &Report) {
                 "{at:8.1} s  {:16} {:8} {pause:6.2} s without an acknowledged write{}",
                 fault.kind.name(),
                 fault.on,
-                if fault.overlaps { " (others overlap)" } else { "" }
+                if fault.alone { "" } else { " (others were near)" }
             ),
         }
     }

@@ -33,6 +33,10 @@ pub(super) fn judge(report: &mut Report, history: &History, present: &Present, o
         let uses = history.registers();
         report.findings.push(registers::check(&uses, ends, promise, options.lease()));
     }
+}
+
+/// Who answered when, which can be judged whatever became of the cluster.
+pub(super) fn judge_answers(report: &mut Report, history: &History, options: &Options) {
     report.findings.push(leadership::check(&report.reigns));
     let answers = answers(history);
     report.findings.push(routes::one_writer(&answers));

@@ -92,6 +92,7 @@ async fn run_in(world: World, plan_of_cluster: &Plan, options: &Options) -> Resu
         report.failed(&format!("the cluster did not recover: {error:#}"));
         let writing_until = history.now();
         record::fill(&mut report, &history, writing_until, watch.as_ref(), &samples, options);
+        end::judge_answers(&mut report, &history, options);
         report.keep_logs(&cluster);
         return Ok(report);
     }
@@ -100,6 +101,7 @@ async fn run_in(world: World, plan_of_cluster: &Plan, options: &Options) -> Resu
     let present = crowd.finish().await?;
     record::fill(&mut report, &history, writing_until, watch.as_ref(), &samples, options);
     end::judge(&mut report, &history, &present, options);
+    end::judge_answers(&mut report, &history, options);
     if options.promise() == Promise::Async {
         end::judge_losses(&mut report, &history, &present, watch.as_ref(), &cluster, options)?;
     }

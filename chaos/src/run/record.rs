@@ -10,6 +10,7 @@ use crate::judge::appends::Lists;
 use crate::judge::availability::{self, Pause, longest_gap, next_after};
 use crate::judge::routes::Answer;
 use crate::live::{Cluster, Service};
+use crate::nemesis::Kind;
 use crate::nemesis::bound::{Terms, stands_still};
 use crate::observe::coordinator::CoordinatorWatch;
 use crate::observe::metrics::Samples;
@@ -126,33 +127,100 @@ pub(super) fn fill(
     // What comes next may begin before all is settled; it is not this one's doing.
     let settle = (2 * options.lease()).min(options.calm().mul_f64(0.8));
     for fault in &mut report.faults {
-        let until = (fault.until.unwrap_or(fault.done) + settle).min(writing_until);
+        let until = (fault.over() + settle).min(writing_until);
         fault.pause = Some(longest_gap(&acknowledged, fault.at, until));
         fault.next = next_after(&acknowledged, fault.done);
-        let lasted = fault.until.unwrap_or(fault.done) - fault.at;
+        let lasted = fault.over() - fault.at;
         let terms = Terms { lasted, lease: options.lease(), promise: options.promise() };
         fault.bound = Some(stands_still(fault.kind, &terms) + options.patience);
     }
-    let spans: Vec<_> = report.faults.iter().map(|f| (f.at, f.until.unwrap_or(f.done))).collect();
-    for (index, fault) in report.faults.iter_mut().enumerate() {
-        let until = fault.until.unwrap_or(fault.done) + settle;
-        let others = spans.iter().enumerate().filter(|(other, _)| *other != index);
-        fault.overlaps = others.into_iter().any(|(_, (at, to))| *at < until && fault.at < *to);
-        // Where nothing was acknowledged since the one before was undone, writes stand still for that.
-        let before = spans.iter().filter(|(_, to)| *to <= fault.at).map(|(_, to)| *to).max();
-        let since = before.and_then(|before| next_after(&acknowledged, before).map(|d| before + d));
-        fault.overlaps |= before.is_some() && since.is_none_or(|since| since >= fault.at);
-    }
+    let alone: Vec<_> = (0..report.faults.len())
+        .map(|index| is_alone(report, index, &acknowledged, settle))
+        .collect();
+    report.faults.iter_mut().zip(alone).for_each(|(fault, alone)| fault.alone = alone);
     report.parts(&changes, &acknowledged);
     let pauses: Vec<_> = report.faults.iter().filter_map(measured).collect();
     report.findings.push(availability::check(&pauses));
 }
 
+/// Whether how long writes stood still at a fault is its own doing, and all of it.
+fn is_alone(report: &Report, index: usize, acknowledged: &[Duration], settle: Duration) -> bool {
+    let fault = &report.faults[index];
+    let others = || {
+        let made = |(other, of): &(usize, &Fault)| *other != index && of.skipped.is_none();
+        report.faults.iter().enumerate().filter(made).map(|(_, of)| of)
+    };
+    let another_was_near =
+        others().any(|of| of.at < fault.over() + settle && fault.at < of.over().max(of.done));
+    // Writes that have not come through since an earlier one was done, or undone, stand still for
+    // that one.
+    let found_a_stand = others().filter(|of| of.over() <= fault.at).any(|of| {
+        let since = |from| next_after(acknowledged, from).is_none_or(|next| from + next > fault.at);
+        since(of.done) || since(of.over())
+    });
+    // Clients are given time to leave first; if another fault came before the epoch did, that was not
+    // seen.
+    let next = report.faults.get(index + 1).map_or(Duration::MAX, |next| next.at);
+    let mut epochs = report.reigns.iter().map(|reign| reign.began);
+    let was_carried_out = epochs.any(|began| began >= fault.at && began < next);
+    let is_whole = fault.kind != Kind::Switchover || was_carried_out;
+    !another_was_near && !found_a_stand && is_whole
+}
+
 /// A fault's pause, if it was made and is the only one that can have caused it.
 fn measured(fault: &Fault) -> Option<Pause> {
-    if fault.overlaps || fault.skipped.is_some() {
+    if !fault.alone || fault.skipped.is_some() {
         return None;
     }
     let (pause, bound) = (fault.pause?, fault.bound?);
     Some(Pause { fault: format!("{} of {}", fault.kind, fault.on), at: fault.at, pause, bound })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::Reign;
+
+    const SETTLE: Duration = Duration::from_secs(3);
+
+    fn seconds(all: &[u64]) -> Vec<Duration> {
+        all.iter().copied().map(Duration::from_secs).collect()
+    }
+
+    fn report(faults: &[(Kind, u64)]) -> Report {
+        let mut report = Report::new(&Options::default());
+        for (kind, at) in faults {
+            let at = Duration::from_secs(*at);
+            report.faults.push(Fault::new(*kind, "a".to_owned(), at, at, None, None));
+        }
+        report
+    }
+
+    #[test]
+    fn a_fault_that_finds_writes_at_a_stand_is_not_alone() {
+        let report = report(&[(Kind::KillAll, 10), (Kind::KillFollower, 20)]);
+        let alone = |acknowledged: &[u64]| {
+            [0, 1].map(|index| is_alone(&report, index, &seconds(acknowledged), SETTLE))
+        };
+        assert_eq!(alone(&[9, 15, 19, 21]), [true, true]);
+        assert_eq!(alone(&[9, 25]), [true, false]);
+        assert_eq!(alone(&[9]), [true, false]);
+    }
+
+    #[test]
+    fn a_fault_with_another_near_is_not_alone() {
+        let report = report(&[(Kind::KillAll, 10), (Kind::KillFollower, 12)]);
+        assert!(!is_alone(&report, 0, &seconds(&[9, 11, 13]), SETTLE));
+        assert!(is_alone(&report, 1, &seconds(&[9, 11, 13]), SETTLE));
+    }
+
+    #[test]
+    fn a_switchover_that_did_not_come_about_is_not_measured() {
+        let mut report = report(&[(Kind::Switchover, 10), (Kind::KillNode, 20)]);
+        let acknowledged = seconds(&[9, 11, 19, 21]);
+        assert!(!is_alone(&report, 0, &acknowledged, SETTLE));
+        let (node, began) = ("b".to_owned(), Duration::from_secs(15));
+        report.reigns = vec![Reign { epoch: 2, node, began, ready: None, ended: None }];
+        assert!(is_alone(&report, 0, &acknowledged, SETTLE));
+    }
 }

@@ -212,8 +212,7 @@ impl World {
             false => leading.start,
         };
         let due = !leading.over && !leading.service && applied >= start;
-        let committed = committed >= start || mutant!("serves-before-epoch-start-commits");
-        if due && committed {
+        if due && committed >= start {
             leading.service = true;
             let epoch = leading.epoch;
             let pause = self.rng.ms(20, 400);

@@ -49,6 +49,8 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("any-view-keeps-a-leader", "a leader stays one by views that do not show its epoch"),
     ("rebuilt-by-a-leader-unheard", "a leader puts its config back though no quorum answers it"),
     ("renews-unheard", "a leader goes on past a promise though no quorum answers it"),
+    ("ended-epoch-begun-again", "a leadership that ended is taken up again"),
+    ("won-on-another-position", "a log that moved since its ballot begins the epoch it won"),
     ("deadline-counted-from-receipt", "the gate's deadline counts from an answer's receipt"),
     ("view-fresh-from-receipt", "an ambassador trusts a view from its receipt on"),
     ("attests-without-a-quorum", "a leader attests itself whether or not anybody hears it"),
@@ -151,5 +153,41 @@ fn hunt(binary: &Path, mutant: &str, options: &Options) -> Result<Option<String>
         Some(0) => Ok(None),
         Some(1) => Ok(Some(String::from_utf8_lossy(&ran.stdout).trim().to_owned())),
         _ => bail!("{} ended badly: {}", binary.display(), String::from_utf8_lossy(&ran.stderr)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn names_in(folder: &Path, names: &mut BTreeSet<String>) {
+        for entry in std::fs::read_dir(folder).expect("a folder of sources") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                names_in(&path, names);
+            } else if path.extension().is_some_and(|end| end == "rs") {
+                let text = std::fs::read_to_string(&path).expect("a source file");
+                // Put together here, so that this line is none of those that it looks for.
+                let calls = text.split(concat!("mutant", "!(\"")).skip(1);
+                names.extend(calls.filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())));
+            }
+        }
+    }
+
+    #[test]
+    fn every_mutation_is_listed_once_and_every_listed_one_is_there() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let mut there = BTreeSet::new();
+        for folder in ["src", "election/src", "sync/src", "ambassador/src", "chaos/src"] {
+            names_in(&root.join(folder), &mut there);
+        }
+        // The module's own words on how one is written.
+        there.remove("name");
+        let all = MUTANTS.iter().chain(OPEN).map(|(name, _)| (*name).to_owned());
+        let listed: BTreeSet<String> = all.clone().collect();
+        assert_eq!(listed.len(), all.count(), "one is listed twice");
+        assert_eq!(there, listed);
     }
 }

@@ -27,8 +27,10 @@ impl Stage<'_> {
 type Scene = fn(&mut Stage<'_>, &mut Rng);
 
 /// All of them; in async only the last ones say anything.
-const SCENES: [(&str, Scene); 10] = [
+const SCENES: [(&str, Scene); 12] = [
     ("forgotten", forgotten),
+    ("pretender", pretender),
+    ("taken-twice", taken_twice),
     ("late-word", late_word),
     ("turncoat", turncoat),
     ("crowned-and-gone", crowned_and_gone),
@@ -57,9 +59,11 @@ pub fn add(plan: &mut Plan, rng: &mut Rng, at_ms: u64) -> u64 {
 /// such scene.
 #[must_use]
 pub fn alone(seed: u64, name: &str) -> Option<Plan> {
-    let (_, scene) = SCENES.iter().find(|(known, _)| *known == name)?;
+    let at = SCENES.iter().position(|(known, _)| *known == name)?;
     let (mut plan, mut rng) = (Plan::of(seed), Rng::new(seed));
     plan.faults.clear();
+    plan.sync |= at + ASYNC < SCENES.len();
+    let (_, scene) = SCENES[at];
     let mut stage = Stage { plan: &mut plan, at_ms: 200 };
     (0..2).for_each(|_| scene(&mut stage, &mut rng));
     Some(plan)
@@ -187,6 +191,37 @@ fn forgotten(stage: &mut Stage, rng: &mut Rng) {
     stage.pass(rng.between(3000, 7000));
     stage.now(Fault::Crash { node: None, back_ms, power });
     stage.pass(rng.between(1000, 4000));
+}
+
+/// A leader sleeps through its own deposition, and when it wakes nobody is there any more to tell it:
+/// its successor sleeps, and the coordinator has forgotten.
+fn pretender(stage: &mut Stage, rng: &mut Rng) {
+    let ms = rng.between(1500, stage.plan.ttl_ms.max(2500));
+    stage.now(match rng.chance(700) {
+        true => Fault::Pause { node: None, ms, freeze: rng.chance(500) },
+        false => Fault::Split { node: None, others: 0, lonely: true, ms },
+    });
+    let cue = [Cue::Serves, Cue::Serves, Cue::Begins, Cue::Ruled][rng.index(4)];
+    let ms = rng.between(2000, 7000);
+    stage.on(cue, Fault::Pause { node: None, ms, freeze: false });
+    let back_ms = rng.between(500, 4000);
+    stage.on(cue, if rng.chance(500) { Fault::Forget } else { Fault::Restore { back_ms } });
+    stage.pass(rng.between(4000, 9000));
+}
+
+/// The coordinator is set back to the moment between an epoch's ballots and its taking.
+fn taken_twice(stage: &mut Stage, rng: &mut Rng) {
+    let (lost, delay_ms) = (u32::try_from(rng.below(80)).unwrap_or(0), rng.between(10, 150));
+    stage.now(Fault::Weather { lost, late: 0, twice: 0, delay_ms });
+    let (back_ms, power) = (rng.between(500, 5000), rng.chance(500));
+    stage.now(Fault::Crash { node: None, back_ms, power });
+    let cue = [Cue::Elected, Cue::Begins, Cue::Serves][rng.index(3)];
+    stage.on(cue, Fault::Restore { back_ms: rng.between(5, 400) });
+    if rng.chance(500) {
+        let ms = rng.between(1000, 4000);
+        stage.on(cue, Fault::Pause { node: None, ms, freeze: false });
+    }
+    stage.pass(rng.between(4000, 9000));
 }
 
 /// The coordinator's answers take as long as a call may, and then there are none.

@@ -100,36 +100,51 @@ struct Taking<'a> {
     epoch_max: Epoch,
 }
 
+/// A piece, or the copy's end and the record up to which it needs them.
+enum Next {
+    Piece(Piece),
+    End(Position),
+}
+
 impl Taking<'_> {
     async fn pieces(
         &mut self,
         channel: &mut Channel,
         mut builder: Box<dyn Builder>,
     ) -> Result<(Box<dyn Builder>, Position), End> {
+        let mut next = self.next(channel).await?;
         loop {
-            let piece = match hear(&mut channel.receiving).await? {
-                ToFollower::Rows(rows) => Piece::Rows(rows),
-                ToFollower::Extent { id, offset } => {
-                    let data = in_time(async { Ok(channel.receiving.next().await?) }).await?;
-                    if data.kind != FrameKind::Data {
-                        return Err(unexpected("data", &data.kind));
-                    }
-                    self.bytes += data.body.len() as u64;
-                    Piece::Data { id, offset, bytes: data.body }
-                }
-                ToFollower::End { through } => return Ok((builder, through)),
-                other => return Err(unexpected("Rows, Extent or End", &other)),
+            let piece = match next {
+                Next::Piece(piece) => piece,
+                Next::End(through) => return Ok((builder, through)),
             };
-            judge(&piece, self.epoch_max).map_err(End::Contradiction)?;
-            builder = self
-                .following
-                .write(move |_| {
-                    builder.piece(piece)?;
-                    Ok(builder)
-                })
-                .await?;
+            let written = self.following.write(move |_| {
+                builder.piece(piece)?;
+                Ok(builder)
+            });
+            // The next one arrives while this one is written.
+            (builder, next) = tokio::try_join!(written, self.next(channel))?;
             self.report();
         }
+    }
+
+    /// What comes next.
+    async fn next(&mut self, channel: &mut Channel) -> Result<Next, End> {
+        let piece = match hear(&mut channel.receiving).await? {
+            ToFollower::Rows(rows) => Piece::Rows(rows),
+            ToFollower::Extent { id, offset } => {
+                let data = in_time(async { Ok(channel.receiving.next().await?) }).await?;
+                if data.kind != FrameKind::Data {
+                    return Err(unexpected("data", &data.kind));
+                }
+                self.bytes += data.body.len() as u64;
+                Piece::Data { id, offset, bytes: data.body }
+            }
+            ToFollower::End { through } => return Ok(Next::End(through)),
+            other => return Err(unexpected("Rows, Extent or End", &other)),
+        };
+        judge(&piece, self.epoch_max).map_err(End::Contradiction)?;
+        Ok(Next::Piece(piece))
     }
 
     fn report(&self) {

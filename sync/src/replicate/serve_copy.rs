@@ -58,19 +58,27 @@ async fn send(
     let position = header.position;
     let mut progress = CopyProgress { bytes: 0, bytes_total: header.bytes };
     say(sending, &ToFollower::Begin(header)).await?;
+    let mut piece = None;
     loop {
-        let (back, piece) = next(snapshot).await?;
-        snapshot = back;
-        match piece? {
-            Some(Piece::Rows(rows)) => send_rows(sending, rows).await?,
-            Some(Piece::Data { id, offset, bytes }) => {
-                progress.bytes += bytes.len() as u64;
-                shared.pace.take(bytes.len() as u64).await;
-                let extent = wire::encode_message(&ToFollower::Extent { id, offset });
-                sending.queue(FrameKind::Message, extent.into())?;
-                sending.send(FrameKind::Data, bytes).await?;
+        // The next one is read while this one is sent.
+        let sent = async {
+            match piece {
+                Some(Piece::Rows(rows)) => send_rows(sending, rows).await,
+                Some(Piece::Data { id, offset, bytes }) => {
+                    progress.bytes += bytes.len() as u64;
+                    shared.pace.take(bytes.len() as u64).await;
+                    let extent = wire::encode_message(&ToFollower::Extent { id, offset });
+                    sending.queue(FrameKind::Message, extent.into())?;
+                    Ok(sending.send(FrameKind::Data, bytes).await?)
+                }
+                None => Ok(()),
             }
-            None => break,
+        };
+        let ((back, next), ()) = tokio::try_join!(next(snapshot), sent)?;
+        snapshot = back;
+        piece = next?;
+        if piece.is_none() {
+            break;
         }
         seat.copying(progress);
         shared.table.touch();

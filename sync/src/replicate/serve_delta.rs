@@ -58,9 +58,7 @@ async fn answer(
                 say(sending, &ToFollower::Answered { absent }).await?;
             }
             ToLeader::Fetch(asks) => {
-                for ask in asks {
-                    changes = send_differing(shared, sending, changes, ask, &mut progress).await?;
-                }
+                changes = send_differing(shared, sending, changes, asks, &mut progress).await?;
                 say(sending, &ToFollower::Fetched).await?;
                 within_bound(shared, position.seq)?;
                 seat.copying(progress);
@@ -96,12 +94,19 @@ async fn send_differing(
     shared: &Shared,
     sending: &mut Sending,
     changes: Held,
-    ask: Ask,
+    asks: Vec<Ask>,
     progress: &mut CopyProgress,
 ) -> Result<Held, End> {
-    let id = ask.id;
-    let (changes, found) = reading(changes, move |changes| changes.differing(&ask)).await?;
-    for of in found {
+    // All in one go: a change of threads for each would take longer than the reading.
+    let (changes, found) = reading(changes, move |changes| {
+        let mut found = Vec::new();
+        for ask in asks {
+            found.extend(changes.differing(&ask)?.into_iter().map(|of| (ask.id, of)));
+        }
+        Ok(found)
+    })
+    .await?;
+    for (id, of) in found {
         let offset = of.offset;
         match of.bytes {
             None => {

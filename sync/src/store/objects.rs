@@ -9,6 +9,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -71,6 +72,20 @@ impl ObjectFiles {
     pub fn write_at(&self, id: FileId, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
         let file = self.open_or_create(id)?;
         file.write_all_at(bytes, offset).map_err(StoreError::on("write", self.path(id)))
+    }
+
+    /// Has the kernel begin to write out what lies there, so that a later sync finds less to do. A
+    /// hint: failing is no error.
+    pub fn begin_writing(&self, id: FileId, offset: u64, length: u64) {
+        let Ok(Some(file)) = self.open_existing(id) else { return };
+        let (offset, length) = (offset as i64, length as i64);
+        // SAFETY: only numbers, and a descriptor that lives as long as `file`.
+        let begun = unsafe {
+            libc::sync_file_range(file.as_raw_fd(), offset, length, libc::SYNC_FILE_RANGE_WRITE)
+        };
+        if begun != 0 {
+            tracing::debug!(%id, offset, length, "writing out not begun");
+        }
     }
 
     /// Makes `length` bytes from `offset` read as zeros; the object does not grow.

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use quinn::{ConnectionError, EndpointConfig, TokioRuntime, TransportConfig, VarInt};
+use quinn::{ConnectionError, TokioRuntime, TransportConfig, VarInt};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
 use tokio::sync::{Semaphore, mpsc};
@@ -99,9 +99,9 @@ impl Endpoint {
         let server = config::server(&identity, verifier, &provider, &transport)?;
         let bind = |source| TransportError::Bind { address, source };
         let socket = std::net::UdpSocket::bind(address).map_err(bind)?;
-        let runtime = Arc::new(TokioRuntime);
-        let quic = quinn::Endpoint::new(EndpointConfig::default(), Some(server), socket, runtime)
-            .map_err(bind)?;
+        config::widen(&socket);
+        let (endpoint, runtime) = (config::endpoint(), Arc::new(TokioRuntime));
+        let quic = quinn::Endpoint::new(endpoint, Some(server), socket, runtime).map_err(bind)?;
         let door = Arc::new(Door::default());
         let answering = tokio::spawn(answer(quic.clone(), name.service.clone(), door.clone()));
         let shared =

@@ -14,6 +14,9 @@ use crate::store::index::{Checkpoint, Compared};
 use crate::store::rows::{self, Row};
 use crate::store::{StoreError, sound};
 
+/// Pieces of so many bytes are written out at once.
+const WRITE_OUT_BYTES: usize = 256 << 10;
+
 /// A copy that is being made. Dropping it leaves an incomplete one.
 pub struct Builder {
     running: Arc<Running>,
@@ -67,7 +70,13 @@ impl Builder {
                     let what = format!("{} bytes at {offset} of file {id}", bytes.len());
                     return Err(VolumeError::Unsound(what));
                 }
-                Ok(self.running.objects.write_at(*id, *offset, bytes)?)
+                self.running.objects.write_at(*id, *offset, bytes)?;
+                // While the next piece arrives; at the end all of it is waited for. Small files
+                // would each cost a request of their own.
+                if bytes.len() >= WRITE_OUT_BYTES {
+                    self.running.objects.begin_writing(*id, *offset, bytes.len() as u64);
+                }
+                Ok(())
             }
         }
     }

@@ -248,15 +248,24 @@ impl Catchup {
             let what = format!("the delta ends at {through}, short of {}", self.shared);
             return Err(VolumeError::Unsound(what));
         }
-        let log = self.log()?.clone();
-        let end = log.wait_durable(needed)?;
+        let end = match self.log.take() {
+            Some(log) => {
+                let end = log.wait_durable(needed)?;
+                log.close();
+                end
+            }
+            // No record came: an empty log begins at the checkpoint, and a file for it would only
+            // be waited for.
+            None => {
+                let dir = self.volume.inner.directory.join(STAGING).join("log");
+                std::fs::create_dir(&dir).map_err(VolumeError::on("create", &dir))?;
+                self.to.position
+            }
+        };
         if end != through.max(self.to.position) {
             let what = format!("the delta ends at {end} and not at {through}");
             return Err(VolumeError::Unsound(what));
         }
-        log.close();
-        drop(log);
-        self.log = None;
         switch::step("records");
         self.stage.seal()?;
         self.room()?;

@@ -33,7 +33,7 @@ use crate::store::rows::{Cursor, Row};
 const ROWS_MAX: usize = 1024;
 
 /// Bytes in one piece at most.
-pub(super) const DATA_BYTES_MAX: usize = 256 * 1024;
+pub(super) const DATA_BYTES_MAX: usize = 1 << 20;
 
 /// What a full copy begins with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,7 +57,7 @@ pub struct SnapshotHeader {
 pub enum Piece {
     /// Rows of the index, with the leader's births.
     Rows(Vec<Row>),
-    /// Bytes of an object, at most 256 KiB. What is in no piece is a hole.
+    /// Bytes of an object, at most 1 MiB. What is in no piece is a hole.
     Data {
         /// Whose.
         id: FileId,

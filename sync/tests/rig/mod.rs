@@ -9,6 +9,7 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 pub mod journal;
+pub mod mapping;
 pub mod objects;
 pub mod rows;
 pub mod service;

@@ -28,6 +28,24 @@ pub fn options() -> VolumeOptions {
     }
 }
 
+/// Copies a state directory, with its symbolic links and without its holes.
+pub fn copy_tree(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() {
+            copy_tree(&entry.path(), &target);
+        } else if kind.is_symlink() {
+            std::os::unix::fs::symlink(std::fs::read_link(entry.path()).unwrap(), target).unwrap();
+        } else {
+            std::fs::copy(entry.path(), &target)
+                .unwrap_or_else(|error| panic!("{:?}: {error}", entry.path()));
+        }
+    }
+}
+
 /// Steps of taking a delta, before which the volume is the old one, and from which on it is the new one.
 pub const DELTA_STEPS: [(&str, bool); 14] = [
     ("rows", false),
