@@ -1,4 +1,4 @@
-//! A volume whose log's tail was torn: cut at every byte, or with any bit of it flipped, it is
+//! A volume whose log's tail was torn: cut at any of its last bytes, or with a bit of one flipped, it is
 //! found at a prefix of its ops, or refused; never with another tree.
 //!
 //! The tail was written and is in no object yet, as log comes before data: so it may be torn.
