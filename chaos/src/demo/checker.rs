@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::live::service::postgres_bin;
 use crate::live::{Cluster, PATIENCE, Service, until};
+use crate::workload::client::connect_postgres;
 
 /// What its being sound is called in a report.
 #[must_use]
@@ -31,6 +32,23 @@ pub async fn run(service: Service, cluster: &mut Cluster) -> Result<()> {
         Service::Store => check_store(cluster).await,
         Service::Files => Ok(()),
     }
+}
+
+/// Ends the sessions that clients have left behind. A server process that waits for a lock does not
+/// see that its client is gone; and where the clock was set back meanwhile, Postgres' timer for
+/// deadlocks may not ring for days, so that a checker would wait for their locks as long.
+///
+/// # Errors
+/// There is no leader to ask.
+pub async fn end_sessions(service: Service, cluster: &mut Cluster) -> Result<()> {
+    if service != Service::Postgres {
+        return Ok(());
+    }
+    let leader = cluster.leader().await?;
+    let client = connect_postgres((leader.address(), leader.service_port).into()).await?;
+    let others = "select pg_terminate_backend(pid) from pg_stat_activity \
+         where backend_type = 'client backend' and pid <> pg_backend_pid()";
+    Ok(client.batch_execute(others).await?)
 }
 
 /// `pg_amcheck` over every table and index of the served database, heaps against their indexes.

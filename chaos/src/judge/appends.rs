@@ -227,7 +227,32 @@ impl<'a> History<'a> {
             }
         }
         let found = cycles(&edges).into_iter();
-        found.map(|cycle| format!("a cycle of transactions: {cycle:?}")).collect()
+        found.map(|cycle| format!("a cycle of transactions: {}", self.told(&cycle))).collect()
+    }
+
+    /// What some transactions did, for whoever has to see why no order explains it.
+    fn told(&self, cycle: &[usize]) -> String {
+        let step = |step: &Step| match step {
+            Step::Append { key, value } => format!("append {value} to {key}"),
+            Step::Read { key, seen: None } => format!("read {key}"),
+            Step::Read { key, seen: Some(seen) } => {
+                let last = &seen[seen.len().saturating_sub(4)..];
+                format!("read {key}: {} values, …{last:?}", seen.len())
+            }
+        };
+        let one = |index: &usize| {
+            let of = &self.transactions[*index];
+            let steps: Vec<_> = of.steps.iter().map(step).collect();
+            format!(
+                "{index} ({:?}, server {}, {} to {}: {})",
+                of.outcome,
+                of.server.0,
+                seconds(of.invoked),
+                seconds(of.ended),
+                steps.join("; ")
+            )
+        };
+        cycle.iter().map(one).collect::<Vec<_>>().join(", then ")
     }
 }
 

@@ -101,7 +101,10 @@ fn delayed(report: &Report) -> Vec<(Duration, Duration)> {
 
 /// What is on the disks.
 pub(super) async fn inspect(report: &mut Report, cluster: &mut Cluster, options: &Options) {
-    let own = checker::run(options.service, cluster).await;
+    let own = match checker::end_sessions(options.service, cluster).await {
+        Ok(()) => checker::run(options.service, cluster).await,
+        Err(error) => Err(error),
+    };
     report.findings.push(finding(checker::name(options.service), "the leader's volume", own));
     let equal = equal(cluster).await;
     let (looked_at, result) = match equal {

@@ -42,15 +42,18 @@ struct Acked {
     tag: Tag,
 }
 
+/// An op that a leader made, and the one before it where that is known.
+type Made = (Tag, Option<Tag>);
+
 /// The judge's memory.
 #[derive(Debug, Default)]
 pub struct Checks {
     sync: bool,
     /// So many ops may be lost by a failover (async), if that is bounded.
     bound: Option<u64>,
-    /// By (epoch, seq): the op that is there, and the op before it where that is known. More than one
-    /// only of an epoch that was given more than once.
-    ops: HashMap<(Epoch, Seq), Vec<(Tag, Option<Tag>)>>,
+    /// By (epoch, seq): the op that is there. More than one only of an epoch that was given more than
+    /// once.
+    ops: HashMap<(Epoch, Seq), Vec<Made>>,
     /// The ops that begin an epoch.
     starts: HashMap<Tag, Epoch>,
     begun: BTreeMap<Epoch, Begun>,
@@ -115,9 +118,8 @@ impl Checks {
         let before = before.map(|before| self.identity(disk::tag(before)));
         let here = self.identity(disk::tag(record));
         let known = self.ops.entry((head.epoch, head.seq)).or_default();
-        let same = |(op, on): &(Tag, Option<Tag>)| {
-            *op == here && (before.is_none() || on.is_none() || *on == before)
-        };
+        let same =
+            |(op, on): &Made| *op == here && (before.is_none() || on.is_none() || *on == before);
         if known.iter().any(same) {
             return;
         }

@@ -101,7 +101,8 @@ impl World {
             Some((of, _)) if of >= epoch => of,
             _ => at.disk.promised,
         };
-        if over >= epoch && !mutant!("epoch-led-twice") && !mutant!("promises-do-not-bind") {
+        let over = if mutant!("promises-do-not-bind") { Epoch(0) } else { over };
+        if over >= epoch && !mutant!("epoch-led-twice") {
             return false;
         }
         let before = Epoch(epoch.0 - 1);

@@ -244,7 +244,7 @@ impl Client {
 }
 
 /// Connects to Postgres, without a bound of its own on time.
-pub(super) async fn connect_postgres(address: SocketAddr) -> Result<tokio_postgres::Client> {
+pub(crate) async fn connect_postgres(address: SocketAddr) -> Result<tokio_postgres::Client> {
     let (host, port) = (address.ip(), address.port());
     let parameters = format!("host={host} port={port} user=postgres");
     let (client, connection) = tokio_postgres::connect(&parameters, NoTls).await?;
