@@ -81,7 +81,9 @@ async fn no_frame_of_a_hostile_leader_reaches_the_log() {
     let (evil, b) = (endpoint(&secret, "a"), endpoint(&secret, "b"));
     let mut listener = evil.listen();
     let model = volume();
-    let before = End(model.clone()).standing();
+    // All that a session may leave is that it took part in that leader's epoch.
+    let leader = Some((leading().epoch, leading().volume));
+    let before = Standing { leader, ..End(model.clone()).standing() };
     let start = vec![Change::EpochStart { node: "a".into() }];
     let good = encode_record(&record(2, 4, start.clone()));
     let encoded = |record: &Record| (FrameKind::Record, encode_record(record));

@@ -3,7 +3,7 @@
 mod support;
 
 use mainstay_sync::op::{Change, Kind};
-use mainstay_sync::position::{ClusterId, Epoch, FileId, Position, Seq};
+use mainstay_sync::position::{ClusterId, Epoch, FileId, Position, Seq, VolumeId};
 use mainstay_sync::store::rows::Row;
 use mainstay_sync::volume::{Piece, Volume, VolumeError};
 use support::{Writer, contents, copy_all, options, record_of};
@@ -284,4 +284,28 @@ fn the_object_of_a_gone_file_stays_while_it_is_read_out() {
     volume.wait_applied(volume.head().seq).unwrap();
     volume.checkpoint().unwrap();
     assert!(!object.exists());
+}
+
+/// A coordinator that forgot whose an epoch is may give it to another.
+#[test]
+fn an_epoch_has_one_leader_for_good() {
+    let dir = tempfile::tempdir().unwrap();
+    let [one, other] = [1, 2].map(|byte| VolumeId([byte; 16]));
+    let over = |volume: &Volume, epoch, leader| {
+        let refused = volume.accept_leader(Epoch(epoch), leader);
+        matches!(refused, Err(VolumeError::Over { .. }))
+    };
+    let volume = Volume::open(dir.path(), options()).unwrap();
+    volume.accept_leader(Epoch(3), one).unwrap();
+    volume.accept_leader(Epoch(3), one).unwrap();
+    assert_eq!(volume.promised(), Epoch(2), "and it takes part in none before it");
+    drop(volume);
+    let volume = Volume::open(dir.path(), options()).unwrap();
+    assert_eq!(volume.leader(), Some((Epoch(3), one)));
+    assert!(over(&volume, 3, other) && over(&volume, 2, one));
+    volume.accept_leader(Epoch(3), one).unwrap();
+    volume.accept_leader(Epoch(4), other).unwrap();
+    assert!(over(&volume, 4, one) && over(&volume, 3, one));
+    volume.promise(Epoch(4)).unwrap();
+    assert!(over(&volume, 4, other), "a promise ends it for its own leader too");
 }

@@ -97,8 +97,7 @@ impl World {
         let at = &mut self.nodes[node];
         let Some(process) = &mut at.process else { return false };
         let over = match at.disk.leader {
-            Some(accepted) if accepted == (epoch, leader) => return true,
-            Some((of, _)) if of >= epoch => of,
+            Some((of, by)) if of > epoch || of == epoch && by != leader => of,
             _ => at.disk.promised,
         };
         let over = if mutant!("promises-do-not-bind") { Epoch(0) } else { over };

@@ -130,7 +130,7 @@ fn strangers_and_the_newer_are_refused_before_anything_else() {
     };
     assert!(refusal(accepted(3, 8)).contains("given twice"));
     for harmless in [accepted(3, 9), accepted(2, 8)] {
-        assert_eq!(plan(&harmless, &leader()), Verdict::Stream { after: Seq(40) });
+        assert_eq!(plan(&harmless, &leader()), Verdict::Stream { after: Seq(7) });
     }
     let older = Standing { promised: Epoch(2), ..good };
     assert_eq!(plan(&older, &leader()), Verdict::Stream { after: Seq(7) });
