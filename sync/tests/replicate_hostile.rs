@@ -158,6 +158,28 @@ async fn a_verdict_that_the_follower_would_not_reach_is_not_carried_out() {
     assert_eq!(model.builds.load(Ordering::SeqCst), 0);
 }
 
+/// As after a restore of the coordinator: not one who lies, but two that were elected alike.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_leader_of_an_epoch_is_declined_whatever_it_says_itself() {
+    let secret = Secret::generate();
+    let (both, b) = (endpoint(&secret, "a"), endpoint(&secret, "b"));
+    let mut listener = both.listen();
+    let model = volume();
+    let stream = Verdict::Stream { after: Seq(3) };
+    let _following = follow(&b, &model, &both, 2);
+    let (link, mut channel) = welcome(&mut listener, leading(), stream.clone()).await;
+    let ready = channel.receiving.next().await.unwrap();
+    assert!(matches!(decode_message(&ready.body).unwrap(), ToLeader::Ready { .. }));
+    drop((channel, link));
+    let promised = || End(model.clone()).standing().promised;
+    assert!(promised() < Epoch(2), "it takes part in the first one's");
+    let (link, _channel) =
+        welcome(&mut listener, Leading { volume: VolumeId([8; 16]), ..leading() }, stream).await;
+    ended(&link).await;
+    // Its leader sees that, and goes on in an epoch that can be followed.
+    until("the epoch is declined", || promised() == Epoch(2)).await;
+}
+
 /// Opens a session with the leader as `standing` and returns it with the leader's verdict.
 async fn hello(
     endpoint: &Endpoint,

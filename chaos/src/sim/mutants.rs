@@ -54,7 +54,8 @@ pub const MUTANTS: &[(&str, &str)] = &[
 
 /// Those that no run finds yet, so that the simulator is not finished there. They are hunted too,
 /// and one that is found belongs into the list above. Some stand behind one another: a leader that
-/// no quorum answers puts nothing back *and* takes no further epoch, and either is enough.
+/// no quorum answers puts nothing back *and* takes no further epoch, and either is enough (election's
+/// scenarios, which play what a machine does step by step, do find those).
 pub const OPEN: &[(&str, &str)] = &[
     ("waits-for-a-muted-voter", "a leader waits for a copy of a voter that takes nothing of it"),
     ("switches-past-a-promise", "a delta of an epoch that was promised away is gone over to"),

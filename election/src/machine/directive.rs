@@ -53,8 +53,8 @@ pub enum Fall {
     Elected(Epoch),
     /// The leader's key is gone or not ours.
     KeyLost,
-    /// A replica promised to take nothing of this epoch before it began or served anybody, or has
-    /// records of a later one.
+    /// A replica promised to take nothing of this epoch, or has records of a later one, and the
+    /// leadership cannot go on in another: it has served nobody yet, or too few answer it.
     Outpromised(NodeName),
     /// The volume is no longer the one that was elected.
     VolumeChanged,
@@ -79,8 +79,9 @@ impl fmt::Display for Fall {
             Fall::KeyLost => f.write_str("the leader's key was removed from the coordinator"),
             Fall::Outpromised(node) => write!(
                 f,
-                "replica {node} is past this epoch, so the coordinator forgot some (was it \
-                 restored from a backup?); the next epoch is past all of them"
+                "replica {node} takes nothing of this epoch any more: an election that came to \
+                 nothing, or that the coordinator forgot (was it restored from a backup?); the next \
+                 epoch is past it"
             ),
             Fall::VolumeChanged => f.write_str("the volume is not the one that was elected"),
             Fall::Resigned(why) => f.write_str(why),

@@ -83,7 +83,7 @@ impl Machine {
             self.eligible_wanted.clear();
             self.begin_won();
         }
-        self.review_muted();
+        self.review_doubts();
     }
 
     /// Goes on in the later epoch that this process took for itself, if it did (sync).
@@ -112,7 +112,7 @@ impl Machine {
 
     /// Notes since when a voter of ours takes nothing of our epoch any more, and since when the
     /// coordinator lacks what this leadership knows.
-    fn review_muted(&mut self) {
+    fn review_doubts(&mut self) {
         let muted = self.leadership.by_quorum()
             && self.muted_voter().is_some()
             && !mutant!("muted-voter-left-mute");

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::position::{ClusterId, Epoch, Lineage, Position, Seq, VolumeId};
 
-/// The version of the messages. A node refuses any other.
+/// The version of the messages. A node refuses any other; so does the handshake, by the name in
+/// `transport/config.rs`, which changes with this.
 pub const PROTOCOL: u32 = 3;
 
 /// Where a follower stands, in its own words.

@@ -14,6 +14,10 @@ use crate::wire;
 
 type Held = Box<dyn Changes>;
 
+/// Chunks that are read before what differs in them is sent, whatever the follower asks for at once:
+/// 4 MiB.
+const ASKS_MAX: usize = 64;
+
 pub(super) async fn serve(
     shared: &Shared,
     link: &Link,
@@ -58,7 +62,10 @@ async fn answer(
                 say(sending, &ToFollower::Answered { absent }).await?;
             }
             ToLeader::Fetch(asks) => {
-                changes = send_differing(shared, sending, changes, asks, &mut progress).await?;
+                for some in asks.chunks(ASKS_MAX) {
+                    let some = some.to_vec();
+                    changes = send_differing(shared, sending, changes, some, &mut progress).await?;
+                }
                 say(sending, &ToFollower::Fetched).await?;
                 within_bound(shared, position.seq)?;
                 seat.copying(progress);

@@ -12,8 +12,9 @@ use super::identity::Identity;
 use super::verify::Verifier;
 use super::{EndpointOptions, TransportError};
 
-/// The protocol's name in the handshake. Its number changes when frames do.
-const PROTOCOL: &[u8] = b"mainstay/1";
+/// The protocol's name in the handshake, with the number of its messages (`replicate::plan::PROTOCOL`).
+/// Another version's cannot even be read, so whoever speaks one is told before the first.
+const PROTOCOL: &[u8] = b"mainstay/3";
 /// What may be under way to a peer, unacknowledged: a gigabit for half a second.
 const SEND_WINDOW_BYTES: u64 = 64 << 20;
 /// What a peer may have sent that we have not read; the bound of a slow reader's memory.
